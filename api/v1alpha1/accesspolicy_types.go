@@ -1,0 +1,356 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// AccessPolicy says which requests pass the gate: whose tokens count, where
+// they are found, and what they must say.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=ap,categories=keywright
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Rules",type=integer,JSONPath=`.status.rules`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type AccessPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   AccessPolicySpec   `json:"spec"`
+	Status AccessPolicyStatus `json:"status,omitempty"`
+}
+
+// AccessPolicyList is a list of AccessPolicies.
+//
+// +kubebuilder:object:root=true
+type AccessPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []AccessPolicy `json:"items"`
+}
+
+// AccessPolicySpec is what a user asks for.
+type AccessPolicySpec struct {
+	// realm is named in WWW-Authenticate; the policy's name when not set.
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[ !#-\\\\[\\\\]-~]*$')",message="realm: use printable ASCII without quotes and backslashes"
+	// +optional
+	Realm string `json:"realm,omitempty"`
+
+	// credentials says where a token may be; the Authorization header with
+	// scheme Bearer when not set. A request with more than one is denied.
+	// +kubebuilder:validation:MaxItems=8
+	// +listType=atomic
+	// +optional
+	Credentials []Credential `json:"credentials,omitempty"`
+
+	// issuers says whose tokens count.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	Issuers []TokenIssuerRef `json:"issuers"`
+
+	// rules are looked at in order and the first that matches decides. No
+	// match denies. Without any rule every valid token passes.
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
+	// +optional
+	Rules []Rule `json:"rules,omitempty"`
+
+	// identity says what the application is told about the caller.
+	// +optional
+	Identity *Identity `json:"identity,omitempty"`
+
+	// ambiguousPaths says what becomes of a request whose path would route
+	// differently raw and normalised (dot segments, encoded characters that
+	// need no encoding, doubled slashes): Deny it where a rule looks at the
+	// path, or Normalize it and decide by that. Choose Normalize only when
+	// the application itself normalises the same way.
+	// +kubebuilder:validation:Enum=Deny;Normalize
+	// +kubebuilder:default=Deny
+	// +optional
+	AmbiguousPaths AmbiguousPaths `json:"ambiguousPaths,omitempty"`
+}
+
+// AmbiguousPaths says what becomes of a request with an ambiguous path.
+type AmbiguousPaths string
+
+// What becomes of a request with an ambiguous path.
+const (
+	AmbiguousPathsDeny      AmbiguousPaths = "Deny"
+	AmbiguousPathsNormalize AmbiguousPaths = "Normalize"
+)
+
+// Credential is one place where a token may be.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.header) != has(self.cookie)",message="set exactly one of header and cookie"
+type Credential struct {
+	// +optional
+	Header *HeaderCredential `json:"header,omitempty"`
+	// +optional
+	Cookie *CookieCredential `json:"cookie,omitempty"`
+}
+
+// HeaderName is the name of an HTTP header field (RFC 9110 section 5.1).
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=64
+// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9-]+$')",message="use letters, digits and '-': other characters are changed or dropped by proxies"
+type HeaderName string
+
+// HeaderCredential finds a token in a header field.
+type HeaderCredential struct {
+	// name of the header.
+	Name HeaderName `json:"name"`
+	// scheme that stands before the token, compared without regard to case;
+	// the whole value is the token when not set.
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9-]*$')",message="scheme: use letters, digits and '-'"
+	// +optional
+	Scheme string `json:"scheme,omitempty"`
+}
+
+// CookieCredential finds a token in a cookie.
+type CookieCredential struct {
+	// name of the cookie.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_.-]+$')",message="name: use letters, digits, '_', '.' and '-'"
+	Name string `json:"name"`
+}
+
+// TokenIssuerRef says whose tokens count, and what they must carry.
+type TokenIssuerRef struct {
+	// signingKeyRef names the SigningKey whose tokens count.
+	SigningKeyRef SigningKeyRef `json:"signingKeyRef"`
+
+	// audiences of which a token's aud must name at least one. aud is not
+	// looked at when none is given.
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=512
+	// +listType=set
+	// +optional
+	Audiences []string `json:"audiences,omitempty"`
+
+	// requiredClaims must be present and neither null nor empty.
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=256
+	// +listType=set
+	// +optional
+	RequiredClaims []string `json:"requiredClaims,omitempty"`
+}
+
+// SigningKeyRef names a SigningKey.
+type SigningKeyRef struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// namespace of the SigningKey; the policy's own when not set. Another
+	// one needs the SigningKey's allowedNamespaces.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Namespace string `json:"namespace,omitempty"`
+}
+
+// Access says what a rule asks for.
+type Access string
+
+// What a rule asks for.
+const (
+	// AccessAnonymous lets everyone pass; a token is not looked at.
+	AccessAnonymous Access = "Anonymous"
+	// AccessAuthenticated asks for a valid token that meets require.
+	AccessAuthenticated Access = "Authenticated"
+	// AccessDenied lets nobody pass.
+	AccessDenied Access = "Denied"
+)
+
+// Rule is one line of a policy.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.require) || self.access == 'Authenticated'",message="require goes with access: Authenticated only"
+type Rule struct {
+	// name of the rule, shown in logs and metrics.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$')",message="name: use letters, digits, '_', '.' and '-'"
+	Name string `json:"name"`
+
+	// match says which requests the rule is for: those that fit any entry;
+	// all when not set.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=atomic
+	// +optional
+	Match []Match `json:"match,omitempty"`
+
+	// access is Anonymous, Authenticated or Denied.
+	// +kubebuilder:validation:Enum=Anonymous;Authenticated;Denied
+	// +kubebuilder:default=Authenticated
+	// +optional
+	Access Access `json:"access,omitempty"`
+
+	// require says what a token must carry; all of it.
+	// +optional
+	Require *Requirements `json:"require,omitempty"`
+}
+
+// Match fits a request when every field that is set fits.
+type Match struct {
+	// hosts, compared without regard to case, port and trailing dot.
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +listType=set
+	// +optional
+	Hosts []string `json:"hosts,omitempty"`
+
+	// methods in capitals, such as GET.
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.all(m, m.matches('^[A-Z][A-Z-]*$'))",message="write methods in capitals, such as GET"
+	// +listType=set
+	// +optional
+	Methods []string `json:"methods,omitempty"`
+
+	// paths of which one must fit.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=atomic
+	// +optional
+	Paths []PathMatch `json:"paths,omitempty"`
+}
+
+// PathMatch fits a path, without query, after one decoding.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.exact) != has(self.prefix)",message="set exactly one of exact and prefix"
+type PathMatch struct {
+	// exact is the whole path.
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="self.startsWith('/') && !self.contains('//') && !self.contains('/./') && !self.contains('/../') && !self.endsWith('/.') && !self.endsWith('/..')",message="write a path that begins with '/' and has no empty or dot segments"
+	// +optional
+	Exact string `json:"exact,omitempty"`
+	// prefix is the beginning of the path, in whole segments: /admin fits
+	// /admin and /admin/x, not /administrator.
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="self.startsWith('/') && !self.contains('//') && !self.contains('/./') && !self.contains('/../') && !self.endsWith('/.') && !self.endsWith('/..')",message="write a path that begins with '/' and has no empty or dot segments"
+	// +optional
+	Prefix string `json:"prefix,omitempty"`
+}
+
+// Requirements say what a token must carry; all of it.
+type Requirements struct {
+	// scopes that the token must all have, in scope (a text, separated by
+	// spaces) or scp (a list).
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="self.all(s, s.matches('^[!#-\\\\[\\\\]-~]+$'))",message="a scope is printable ASCII without spaces, quotes and backslashes (RFC 6749 section 3.3)"
+	// +listType=set
+	// +optional
+	Scopes []string `json:"scopes,omitempty"`
+
+	// claims that must fit; all of them.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=atomic
+	// +optional
+	Claims []ClaimRequirement `json:"claims,omitempty"`
+
+	// expressions that must be true; all of them.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	// +optional
+	Expressions []Expression `json:"expressions,omitempty"`
+}
+
+// ClaimRequirement says what a claim must be.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.equals), has(self.anyOf), has(self.allOf)].filter(x, x).size() == 1",message="set exactly one of equals, anyOf and allOf"
+type ClaimRequirement struct {
+	// path of the claim: a claim's name, or names joined by dots for claims
+	// within claims. A claim whose own name has dots is found first.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Path string `json:"path"`
+	// equals: the claim is this text, number or truth value.
+	// +kubebuilder:validation:MaxLength=1024
+	// +optional
+	Equals *string `json:"equals,omitempty"`
+	// anyOf: the claim is one of these, or a list that has one of them.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=1024
+	// +listType=set
+	// +optional
+	AnyOf []string `json:"anyOf,omitempty"`
+	// allOf: the claim is a list that has all of these.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=1024
+	// +listType=set
+	// +optional
+	AllOf []string `json:"allOf,omitempty"`
+}
+
+// Expression is a CEL expression over claims and request that must be true.
+type Expression struct {
+	// cel over claims (the token's claims) and request (method, host, path,
+	// query). It must give a truth value.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	CEL string `json:"cel"`
+	// message says what is missing, for logs.
+	// +kubebuilder:validation:MaxLength=256
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// Identity says what the application is told about the caller.
+type Identity struct {
+	// headers that the gate answers with. Each is always sent, empty when
+	// its claim is absent, so that a client's own never gets through.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Headers []IdentityHeader `json:"headers,omitempty"`
+}
+
+// IdentityHeader is one header that tells the application about the caller.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.claim) != has(self.cel)",message="set exactly one of claim and cel"
+// +kubebuilder:validation:XValidation:rule="!(self.name.lowerAscii() in ['connection','content-length','content-type','date','host','keep-alive','te','trailer','transfer-encoding','upgrade','cache-control','www-authenticate','set-cookie','location'])",message="name: this header has a meaning of its own between proxies: choose another, such as X-Auth-Subject"
+type IdentityHeader struct {
+	// name of the header.
+	Name HeaderName `json:"name"`
+	// claim whose value is sent: texts, numbers and truth values as they
+	// are, lists of them joined by commas. A path as in claims.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	// +optional
+	Claim string `json:"claim,omitempty"`
+	// cel over claims and request that gives a text.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	// +optional
+	CEL string `json:"cel,omitempty"`
+}
+
+// AccessPolicyStatus is what the controller answers.
+type AccessPolicyStatus struct {
+	// observedGeneration is the generation of the spec that this answers.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// rules is how many rules are in force; 0 when the policy denies because
+	// it is not Ready.
+	// +optional
+	Rules int32 `json:"rules,omitempty"`
+	// conditions: Ready, Compiled, KeysResolved.
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}

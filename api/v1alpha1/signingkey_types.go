@@ -1,0 +1,461 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// SigningKey is a JWT signing key that renews itself: the controller makes
+// keys on a schedule, hands the active one to signers in a Secret, and keeps
+// each old one verifying for as long as a token signed with it can live.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=sk,categories=keywright
+// +kubebuilder:printcolumn:name="Algorithm",type=string,JSONPath=`.spec.algorithm`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Active",type=string,JSONPath=`.status.activeKeyID`
+// +kubebuilder:printcolumn:name="Next",type=string,JSONPath=`.status.nextTransition.type`
+// +kubebuilder:printcolumn:name="At",type=string,JSONPath=`.status.nextTransition.time`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Sequence",type=integer,priority=1,JSONPath=`.status.sequence`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 200",message="metadata.name: use at most 200 characters, so that the names of the outputs fit"
+type SigningKey struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// +kubebuilder:default={}
+	// +optional
+	Spec   SigningKeySpec   `json:"spec,omitempty"`
+	Status SigningKeyStatus `json:"status,omitempty"`
+}
+
+// SigningKeyList is a list of SigningKeys.
+//
+// +kubebuilder:object:root=true
+type SigningKeyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []SigningKey `json:"items"`
+}
+
+// Algorithm is a JWS signature algorithm (RFC 7518 section 3.1, RFC 8037).
+//
+// +kubebuilder:validation:Enum=ES256;ES384;ES512;EdDSA;RS256;RS384;RS512;PS256;PS384;PS512;HS256;HS384;HS512
+type Algorithm string
+
+// SigningKeySpec is what a user asks for.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.rsaKeySize) || self.algorithm.startsWith('RS') || self.algorithm.startsWith('PS')",message="rsaKeySize is for RS* and PS* algorithms only: remove it, or choose such an algorithm"
+// +kubebuilder:validation:XValidation:rule="!has(self.jwks) || !has(self.jwks.configMapName) || !self.algorithm.startsWith('HS')",message="jwks.configMapName: an HS* key has no public half to publish: remove it, or choose an asymmetric algorithm"
+// +kubebuilder:validation:XValidation:rule="has(self.rotation.schedule) || duration(has(self.rotation.interval) ? self.rotation.interval : '720h') >= duration(self.propagation.verifierLag) + duration(self.propagation.signerLag) + duration(self.propagation.clockSkew) + duration(self.propagation.clockSkew) + duration(self.propagation.clockSkew)",message="rotation.interval must be at least verifierLag + signerLag + 3*clockSkew: raise it, or lower the lags if they are smaller in your cluster"
+// +kubebuilder:validation:XValidation:rule="has(self.rotation.schedule) || (duration(self.propagation.signerLag) + duration(self.maxTokenTTL) + duration(self.propagation.leeway) + duration(self.propagation.clockSkew) + duration(self.propagation.clockSkew)).getSeconds() <= 16 * duration(has(self.rotation.interval) ? self.rotation.interval : '720h').getSeconds()",message="rotation.interval is too short for maxTokenTTL: more than 16 keys would verify at once; raise the interval or lower maxTokenTTL"
+// +kubebuilder:validation:XValidation:rule="!has(self.jwks) || !has(self.jwks.maxAge) || duration(self.jwks.maxAge) <= duration(self.propagation.verifierLag)",message="jwks.maxAge must be at most propagation.verifierLag: a verifier may hold a document that long"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.jwks) || !has(oldSelf.jwks.configMapName) || (has(self.jwks) && has(self.jwks.configMapName) && self.jwks.configMapName == oldSelf.jwks.configMapName)",message="jwks.configMapName cannot be changed or removed once set: readers of the old one would be left behind; create a new SigningKey instead"
+// +kubebuilder:validation:XValidation:rule="(has(self.signer) && has(self.signer.secretName) ? self.signer.secretName : ”) == (has(oldSelf.signer) && has(oldSelf.signer.secretName) ? oldSelf.signer.secretName : ”)",message="signer.secretName cannot be changed: signers that read the old Secret would be left behind; create a new SigningKey instead"
+type SigningKeySpec struct {
+	// algorithm of the keys. An edit applies to the next key.
+	// +kubebuilder:default=ES256
+	// +optional
+	Algorithm Algorithm `json:"algorithm,omitempty"`
+
+	// rsaKeySize is the size of RSA keys in bits (3072 when not set). Only
+	// with RS* and PS*. An edit applies to the next key.
+	// +kubebuilder:validation:Enum=2048;3072;4096
+	// +optional
+	RSAKeySize int32 `json:"rsaKeySize,omitempty"`
+
+	// maxTokenTTL is the longest exp - iat that a token may have. Signers
+	// keep to it and the gate enforces it.
+	// +kubebuilder:default="1h"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s')",message="maxTokenTTL must be at least 1s"
+	// +optional
+	MaxTokenTTL Duration `json:"maxTokenTTL,omitempty"`
+
+	// rotation says when a new key takes over.
+	// +kubebuilder:default={}
+	// +optional
+	Rotation Rotation `json:"rotation,omitempty"`
+
+	// propagation holds facts about the world around the keys, from which
+	// all waits are computed.
+	// +kubebuilder:default={}
+	// +optional
+	Propagation Propagation `json:"propagation,omitempty"`
+
+	// signer is the Secret that hands the active private key to signers.
+	// +optional
+	Signer *Signer `json:"signer,omitempty"`
+
+	// jwks is how the public keys are published.
+	// +optional
+	JWKS *JWKS `json:"jwks,omitempty"`
+
+	// issuer is the iss of the tokens. An edit applies to the next key: each
+	// key keeps its own and the gate compares with that, character by
+	// character. When not set, iss is not looked at: the key itself says
+	// whose token it is.
+	// +kubebuilder:validation:MaxLength=512
+	// +optional
+	Issuer string `json:"issuer,omitempty"`
+
+	// allowedNamespaces says whose AccessPolicies may refer to this key.
+	// +kubebuilder:default={}
+	// +optional
+	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces,omitempty"`
+
+	// deletionPolicy says what becomes of keyring and outputs when the
+	// SigningKey is deleted: Retain keeps them, and a SigningKey of the same
+	// name goes on with the same keys; Delete removes them.
+	// +kubebuilder:validation:Enum=Retain;Delete
+	// +kubebuilder:default=Retain
+	// +optional
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+
+	// historyLimit is how many retired keys status keeps.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	// +kubebuilder:default=10
+	// +optional
+	HistoryLimit *int32 `json:"historyLimit,omitempty"`
+}
+
+// DeletionPolicy says what becomes of keyring and outputs of a deleted
+// SigningKey.
+type DeletionPolicy string
+
+// The deletion policies.
+const (
+	DeletionRetain DeletionPolicy = "Retain"
+	DeletionDelete DeletionPolicy = "Delete"
+)
+
+// RotationPolicy says what starts a rotation.
+type RotationPolicy string
+
+// The rotation policies.
+const (
+	RotationAutomatic RotationPolicy = "Automatic"
+	RotationManual    RotationPolicy = "Manual"
+)
+
+// Rotation says when a new key takes over.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.interval) && has(self.schedule))",message="set either interval or schedule, not both"
+// +kubebuilder:validation:XValidation:rule="!has(self.timeZone) || has(self.schedule)",message="timeZone goes with schedule: remove it, or set schedule"
+// +kubebuilder:validation:XValidation:rule="self.policy != 'Manual' || (!has(self.interval) && !has(self.schedule))",message="policy Manual rotates on trigger only: remove interval and schedule, or set policy to Automatic"
+type Rotation struct {
+	// policy is Automatic (by interval or schedule, and on trigger) or
+	// Manual (only on trigger).
+	// +kubebuilder:validation:Enum=Automatic;Manual
+	// +kubebuilder:default=Automatic
+	// +optional
+	Policy RotationPolicy `json:"policy,omitempty"`
+
+	// interval between two rotations; 720h when neither it nor schedule is
+	// set. Up to a tenth of it (at most an hour) is added, fixed for each
+	// SigningKey, so that many do not rotate at once.
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s')",message="interval must be at least 1s"
+	// +optional
+	Interval *Duration `json:"interval,omitempty"`
+
+	// schedule in five-field cron syntax: minute, hour, day of month, month,
+	// day of week. Up to a minute is added, fixed for each SigningKey.
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:XValidation:rule="!self.contains('TZ=')",message="write the time zone into timeZone, not into schedule"
+	// +optional
+	Schedule string `json:"schedule,omitempty"`
+
+	// timeZone of schedule, an IANA name such as Europe/Berlin; UTC when not
+	// set.
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:XValidation:rule="self.lowerAscii() != 'local'",message="timeZone Local means another thing on each machine: write an IANA name such as Europe/Berlin"
+	// +optional
+	TimeZone string `json:"timeZone,omitempty"`
+
+	// trigger asks for one rotation, as soon as it is safe, with each new
+	// value that is not empty.
+	// +kubebuilder:validation:MaxLength=128
+	// +optional
+	Trigger string `json:"trigger,omitempty"`
+}
+
+// Propagation holds facts about the world around the keys.
+//
+// +kubebuilder:validation:XValidation:rule="duration(self.leeway) >= duration(self.clockSkew)",message="leeway must be at least clockSkew: otherwise clocks that differ by the skew refuse valid tokens; raise leeway"
+type Propagation struct {
+	// verifierLag is the time from a key's publication until the last
+	// verifier knows it (Envoy caches a JWKS for 10m, Istio for 20m).
+	// +kubebuilder:default="30m"
+	// +optional
+	VerifierLag Duration `json:"verifierLag,omitempty"`
+
+	// signerLag is the time from a change of the signer Secret until the
+	// last signer uses it (the kubelet needs up to 100s).
+	// +kubebuilder:default="5m"
+	// +optional
+	SignerLag Duration `json:"signerLag,omitempty"`
+
+	// clockSkew is the largest difference between any two clocks involved.
+	// +kubebuilder:default="1m"
+	// +optional
+	ClockSkew Duration `json:"clockSkew,omitempty"`
+
+	// leeway is what the gate allows on exp, nbf, iat and the token's length
+	// of life; at least clockSkew.
+	// +kubebuilder:default="1m"
+	// +optional
+	Leeway Duration `json:"leeway,omitempty"`
+}
+
+// OutputName is the name of a Secret or ConfigMap that the controller writes.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=253
+// +kubebuilder:validation:XValidation:rule="!self.endsWith('-keyring')",message="names that end in -keyring are kept for keyrings: choose another name"
+// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="use lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit"
+type OutputName string
+
+// Signer is the Secret that hands the active private key to signers.
+type Signer struct {
+	// secretName is <name>-signing when not set. It cannot be changed.
+	// +optional
+	SecretName OutputName `json:"secretName,omitempty"`
+
+	// template is copied onto the Secret.
+	// +optional
+	Template *MetadataTemplate `json:"template,omitempty"`
+}
+
+// MetadataTemplate is metadata for an output.
+type MetadataTemplate struct {
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.contains('keywright.dev/'))",message="keywright.dev/ labels are set by the controller: remove them"
+	// +optional
+	Labels map[string]string `json:"labels,omitempty"`
+
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.contains('keywright.dev/'))",message="keywright.dev/ annotations are set by the controller: remove them"
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// JWKS is how the public keys are published.
+type JWKS struct {
+	// configMapName is a ConfigMap with the key jwks.json for applications
+	// that mount it. None is written when not set. Once set it stays.
+	// +optional
+	ConfigMapName OutputName `json:"configMapName,omitempty"`
+
+	// maxAge is the Cache-Control max-age of the served JWKS, at most
+	// verifierLag; the smaller of 5m and verifierLag when not set.
+	// +optional
+	MaxAge *Duration `json:"maxAge,omitempty"`
+}
+
+// NamespacesFrom says which namespaces are meant.
+type NamespacesFrom string
+
+// Which namespaces are meant.
+const (
+	NamespacesSame     NamespacesFrom = "Same"
+	NamespacesAll      NamespacesFrom = "All"
+	NamespacesSelector NamespacesFrom = "Selector"
+)
+
+// AllowedNamespaces says whose AccessPolicies may refer to a SigningKey.
+//
+// +kubebuilder:validation:XValidation:rule="(self.from == 'Selector') == has(self.selector)",message="selector goes with from: Selector, and from: Selector needs one"
+type AllowedNamespaces struct {
+	// from is Same (this namespace), All, or Selector (and this namespace).
+	// +kubebuilder:validation:Enum=Same;All;Selector
+	// +kubebuilder:default=Same
+	// +optional
+	From NamespacesFrom `json:"from,omitempty"`
+
+	// selector matches labels of namespaces.
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+}
+
+// SigningKeyStatus is what the controller answers. The gate takes its public
+// keys from here, so only the controller may write it.
+type SigningKeyStatus struct {
+	// observedGeneration is the generation of the spec that this answers.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// sequence grows with each change of the key set.
+	// +optional
+	Sequence int64 `json:"sequence,omitempty"`
+
+	// activeKeyID is the key ID (kid) that signers are given.
+	// +optional
+	ActiveKeyID string `json:"activeKeyID,omitempty"`
+
+	// nextKeyID is the key that stands by, published ahead.
+	// +optional
+	NextKeyID string `json:"nextKeyID,omitempty"`
+
+	// lastRotationTime is when the active key took over.
+	// +optional
+	LastRotationTime *metav1.Time `json:"lastRotationTime,omitempty"`
+
+	// nextTransition is what happens next.
+	// +optional
+	NextTransition *NextTransition `json:"nextTransition,omitempty"`
+
+	// keys, newest first.
+	// +listType=map
+	// +listMapKey=keyID
+	// +kubebuilder:validation:MaxItems=256
+	// +optional
+	Keys []KeyStatus `json:"keys,omitempty"`
+
+	// conditions: Ready, Rotated, Degraded.
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// TransitionType names a step in a key's life.
+type TransitionType string
+
+// The steps in a key's life that a clock brings about.
+const (
+	TransitionPublish  TransitionType = "Publish"
+	TransitionActivate TransitionType = "Activate"
+	TransitionExtend   TransitionType = "ExtendTokenTTL"
+	TransitionRetire   TransitionType = "Retire"
+)
+
+// NextTransition is what happens next, and when.
+type NextTransition struct {
+	// type is Publish, Activate, ExtendTokenTTL or Retire.
+	Type TransitionType `json:"type"`
+	// keyID is the key that it happens to.
+	// +optional
+	KeyID string `json:"keyID,omitempty"`
+	// time at which it happens, or since when it is due.
+	Time metav1.Time `json:"time"`
+	// waitingFor says what a transition that is due waits for.
+	// +optional
+	WaitingFor string `json:"waitingFor,omitempty"`
+}
+
+// KeyState is where a key stands in its life.
+type KeyState string
+
+// The states of a key.
+const (
+	// KeyPublished keys are known to verifiers and stand by to sign.
+	KeyPublished KeyState = "Published"
+	// KeyActive is the key that signs.
+	KeyActive KeyState = "Active"
+	// KeyVerifying keys no longer sign; their tokens still pass.
+	KeyVerifying KeyState = "Verifying"
+	// KeyRetired keys verify nothing any more.
+	KeyRetired KeyState = "Retired"
+)
+
+// KeyStatus is one key. Times are rounded up to whole seconds.
+type KeyStatus struct {
+	// keyID is the kid: the RFC 7638 thumbprint, or a random text with HS*.
+	KeyID string `json:"keyID"`
+	// sequence at which the key came into the key set.
+	Sequence int64 `json:"sequence"`
+	// algorithm of the key.
+	Algorithm Algorithm `json:"algorithm"`
+	// issuer is the iss of tokens signed with this key.
+	// +optional
+	Issuer string `json:"issuer,omitempty"`
+	// state of the key: Published, Active, Verifying or Retired.
+	State KeyState `json:"state"`
+	// publicKey holds the members of the public JWK; absent with HS*.
+	// +optional
+	PublicKey *PublicJWK `json:"publicKey,omitempty"`
+	// maxTokenTTL is the longest exp - iat that the gate accepts from it.
+	MaxTokenTTL metav1.Duration `json:"maxTokenTTL"`
+	// createdAt is when the key was made.
+	CreatedAt metav1.Time `json:"createdAt"`
+	// publishedAt is when its publication was confirmed.
+	// +optional
+	PublishedAt *metav1.Time `json:"publishedAt,omitempty"`
+	// activatedAt is when it was chosen to sign.
+	// +optional
+	ActivatedAt *metav1.Time `json:"activatedAt,omitempty"`
+	// deactivatedAt is when its successor was confirmed to be what signers get.
+	// +optional
+	DeactivatedAt *metav1.Time `json:"deactivatedAt,omitempty"`
+	// verifyUntil is when its tokens cease to pass.
+	// +optional
+	VerifyUntil *metav1.Time `json:"verifyUntil,omitempty"`
+}
+
+// PublicJWK holds the public members of a JWK (RFC 7517, 7518 section 6, 8037
+// section 2). It has no place for a private one.
+type PublicJWK struct {
+	// kty: EC, RSA or OKP.
+	Kty string `json:"kty"`
+	// +optional
+	Crv string `json:"crv,omitempty"`
+	// +optional
+	X string `json:"x,omitempty"`
+	// +optional
+	Y string `json:"y,omitempty"`
+	// +optional
+	N string `json:"n,omitempty"`
+	// +optional
+	E string `json:"e,omitempty"`
+}
+
+// Condition types of a SigningKey and an AccessPolicy.
+const (
+	// ConditionReady: a SigningKey's signers have a key and verifiers know
+	// it; an AccessPolicy is in force.
+	ConditionReady = "Ready"
+	// ConditionRotated: no rotation is overdue.
+	ConditionRotated = "Rotated"
+	// ConditionDegraded: something is in the way; the message says what.
+	ConditionDegraded = "Degraded"
+	// ConditionCompiled: every part of an AccessPolicy is understood.
+	ConditionCompiled = "Compiled"
+	// ConditionKeysResolved: the SigningKeys of an AccessPolicy exist and
+	// allow its namespace.
+	ConditionKeysResolved = "KeysResolved"
+)
+
+// Labels and annotations on what the controller writes.
+const (
+	// LabelSigningKey marks outputs and keyrings; its value is a hash of the
+	// SigningKey's name, because names can be longer than label values.
+	LabelSigningKey = "keywright.dev/signing-key"
+	// AnnotationSigningKey names the SigningKey that an object belongs to.
+	AnnotationSigningKey = "keywright.dev/signing-key"
+	// SecretTypeKeyring is the type of keyring Secrets.
+	SecretTypeKeyring = "keywright.dev/keyring"
+)
+
+// SignerSecretName is the name of the Secret with the active private key.
+func (k *SigningKey) SignerSecretName() string {
+	if k.Spec.Signer != nil && k.Spec.Signer.SecretName != "" {
+		return string(k.Spec.Signer.SecretName)
+	}
+	return k.Name + "-signing"
+}
+
+// JWKSConfigMapName is the name of the ConfigMap with the public keys, or
+// empty when none is asked for.
+func (k *SigningKey) JWKSConfigMapName() string {
+	if k.Spec.JWKS == nil {
+		return ""
+	}
+	return string(k.Spec.JWKS.ConfigMapName)
+}
+
+// KeyringSecretName is the name of the Secret with all keys.
+func (k *SigningKey) KeyringSecretName() string { return k.Name + "-keyring" }
