@@ -1,7 +1,9 @@
 package v1alpha1
 
 import (
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"encoding/json"
+	"fmt"
+	"time"
 )
 
 // Duration is a span of time in hours, minutes and whole seconds: 720h, 30m,
@@ -9,5 +11,24 @@ import (
 //
 // +kubebuilder:validation:Type=string
 // +kubebuilder:validation:MaxLength=24
-// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && self != ”",message="write a duration that is not negative in hours, minutes and whole seconds, such as 720h, 30m or 1h30m"
-type Duration = metav1.Duration
+// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && self != ''",message="write a duration that is not negative, in hours, minutes and whole seconds, such as 720h, 30m or 1h30m"
+type Duration struct {
+	time.Duration `json:"-"`
+}
+
+// MarshalJSON writes the duration as Go does, such as 1h30m0s.
+func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
+
+// UnmarshalJSON reads what MarshalJSON writes and what the schema allows.
+func (d *Duration) UnmarshalJSON(raw []byte) error {
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return fmt.Errorf("reading a duration: %w", err)
+	}
+	parsed, err := time.ParseDuration(text)
+	if err != nil {
+		return fmt.Errorf("reading a duration: %w", err)
+	}
+	d.Duration = parsed
+	return nil
+}

@@ -379,7 +379,7 @@ type KeyStatus struct {
 	// +optional
 	PublicKey *PublicJWK `json:"publicKey,omitempty"`
 	// maxTokenTTL is the longest exp - iat that the gate accepts from it.
-	MaxTokenTTL metav1.Duration `json:"maxTokenTTL"`
+	MaxTokenTTL Duration `json:"maxTokenTTL"`
 	// createdAt is when the key was made.
 	CreatedAt metav1.Time `json:"createdAt"`
 	// publishedAt is when its publication was confirmed.
