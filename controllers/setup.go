@@ -1,0 +1,165 @@
+package controllers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/keywright/keywright/api/keyset"
+	"github.com/keywright/keywright/api/v1alpha1"
+)
+
+// CachedOutputs limits what the cache holds of Secrets and ConfigMaps to those
+// that the controller made, and the watches below to their metadata.
+func CachedOutputs() map[client.Object]cache.ByObject {
+	marked, err := labels.NewRequirement(v1alpha1.LabelSigningKey, selection.Exists, nil)
+	if err != nil {
+		panic(err) // a constant label
+	}
+	ours := cache.ByObject{Label: labels.NewSelector().Add(*marked)}
+	return map[client.Object]cache.ByObject{
+		metadataOf("Secret"):    ours,
+		metadataOf("ConfigMap"): ours,
+	}
+}
+
+func metadataOf(kind string) *metav1.PartialObjectMetadata {
+	m := &metav1.PartialObjectMetadata{}
+	m.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
+	return m
+}
+
+// SetupWithManager starts the reconciler with mgr: at changes of a SigningKey,
+// at changes of what was written for it, and once for each entry of the Secret
+// keywright-hmac whose SigningKey may be gone.
+func (r *SigningKeyReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	left := make(chan event.GenericEvent)
+	err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		return r.tellHMACEntries(ctx, left)
+	}))
+	if err != nil {
+		return fmt.Errorf("setting up SigningKeys: %w", err)
+	}
+	toOwner := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, obj client.Object) []reconcile.Request {
+		if obj.GetName() == keyset.HMACSecretName && obj.GetNamespace() == r.Namespace {
+			return hmacRequests(ctx, mgr.GetClient())
+		}
+		if name := obj.GetAnnotations()[v1alpha1.AnnotationSigningKey]; name != "" {
+			return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: obj.GetNamespace(), Name: name}}}
+		}
+		return nil
+	})
+	err = ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.SigningKey{}).
+		WatchesMetadata(&corev1.Secret{}, toOwner).
+		WatchesMetadata(&corev1.ConfigMap{}, toOwner).
+		WatchesRawSource(source.Channel(left, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("setting up SigningKeys: %w", err)
+	}
+	return nil
+}
+
+// tellHMACEntries asks for a reconcile of every SigningKey that has an entry,
+// so that entries of those deleted while no controller ran are swept.
+func (r *SigningKeyReconciler) tellHMACEntries(ctx context.Context, to chan<- event.GenericEvent) error {
+	secret, err := get(ctx, r.Live, r.Namespace, keyset.HMACSecretName, &corev1.Secret{})
+	if err != nil || secret == nil {
+		return err
+	}
+	for _, raw := range secret.Data {
+		var entry keyset.HMACEntry
+		if json.Unmarshal(raw, &entry) != nil {
+			continue
+		}
+		sk := &v1alpha1.SigningKey{ObjectMeta: metav1.ObjectMeta{Namespace: entry.Namespace, Name: entry.Name}}
+		select {
+		case to <- event.GenericEvent{Object: sk}:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return nil
+}
+
+// hmacRequests lists the SigningKeys that have something in keywright-hmac.
+func hmacRequests(ctx context.Context, c client.Reader) []reconcile.Request {
+	list := &v1alpha1.SigningKeyList{}
+	if err := c.List(ctx, list); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "listing SigningKeys from the cache")
+		return nil
+	}
+	var out []reconcile.Request
+	for i := range list.Items {
+		if hasHMAC(&list.Items[i]) {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return out
+}
+
+// SetupWithManager starts the reconciler with mgr: at changes of an
+// AccessPolicy, and of what its references depend on.
+func (r *AccessPolicyReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	all := func(ctx context.Context, refers func(*v1alpha1.AccessPolicy) bool) []reconcile.Request {
+		list := &v1alpha1.AccessPolicyList{}
+		if err := mgr.GetClient().List(ctx, list); err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "listing AccessPolicies from the cache")
+			return nil
+		}
+		var out []reconcile.Request
+		for i := range list.Items {
+			if refers(&list.Items[i]) {
+				out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+			}
+		}
+		return out
+	}
+	ofKey := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, obj client.Object) []reconcile.Request {
+		return all(ctx, func(ap *v1alpha1.AccessPolicy) bool { return refersTo(ap, client.ObjectKeyFromObject(obj)) })
+	})
+	ofNamespace := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, obj client.Object) []reconcile.Request {
+		return all(ctx, func(ap *v1alpha1.AccessPolicy) bool { return ap.Namespace == obj.GetName() })
+	})
+	err := ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.AccessPolicy{}).
+		Watches(&v1alpha1.SigningKey{}, ofKey, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Namespace{}, ofNamespace, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("setting up AccessPolicies: %w", err)
+	}
+	return nil
+}
+
+func refersTo(ap *v1alpha1.AccessPolicy, key types.NamespacedName) bool {
+	for _, issuer := range ap.Spec.Issuers {
+		namespace := issuer.SigningKeyRef.Namespace
+		if namespace == "" {
+			namespace = ap.Namespace
+		}
+		if issuer.SigningKeyRef.Name == key.Name && namespace == key.Namespace {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,175 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/keywright/keywright/api/v1alpha1"
+	"github.com/keywright/keywright/controllers/lifecycle"
+)
+
+// maxPasses bounds the passes of one reconcile. A rotation needs three; more
+// are used up only by conflicts with another writer.
+const maxPasses = 8
+
+// SigningKeyReconciler keeps the keys of SigningKeys.
+type SigningKeyReconciler struct {
+	// Live reads and writes the API server, never a cache.
+	Live client.Client
+	// Namespace is the controller's own, where the Secret keywright-hmac is.
+	Namespace string
+	// MinInterval is the least time between two activations of a SigningKey.
+	MinInterval time.Duration
+	// Now is the clock.
+	Now func() time.Time
+	// Clock says how Now stands to the API server's clock.
+	Clock func() lifecycle.ClockBounds
+	// Events takes what has become durable.
+	Events events.EventRecorder
+}
+
+// Reconcile brings one SigningKey up to date and comes back when its next
+// transition is due.
+func (r *SigningKeyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	for range maxPasses {
+		// 1. What there is, live.
+		w, err := r.load(ctx, req.NamespacedName)
+		if apierrors.IsNotFound(err) {
+			forgetMetrics(req.NamespacedName)
+			return ctrl.Result{}, r.sweepHMAC(ctx, req.NamespacedName)
+		}
+		if err != nil {
+			return ctrl.Result{}, err
+		}
+		if !w.sk.DeletionTimestamp.IsZero() {
+			return ctrl.Result{}, nil
+		}
+
+		// 2. What should be.
+		now := r.Now()
+		plan := lifecycle.Plan(r.wanted(w), w.ring, w.observed(r.Clock()), now)
+
+		// 3. The truth, then all that derives from it.
+		ring, stored, err := r.writeKeyring(ctx, w, plan)
+		if isConflict(err) {
+			continue
+		}
+		faults := w.faults
+		faults.add("KeyringNotWritten", err)
+		wrote := r.writeOutputs(ctx, w, ring, plan, now, &faults)
+
+		// 4. Status, once; then the events of what is now durable.
+		changed, err := r.writeStatus(ctx, w, statusOf(w, ring, plan, faults, now))
+		if isConflict(err) {
+			continue
+		}
+		faults.add("StatusNotWritten", err)
+		if stored {
+			r.report(w, plan)
+		}
+		if changed {
+			r.reportRetired(w, ring, now)
+		}
+		observeMetrics(w.sk, ring, plan, now)
+
+		// 5. Again, until nothing changes; then when it is time.
+		if err := faults.err(); err != nil {
+			return ctrl.Result{}, err
+		}
+		if !stored && !wrote && !changed {
+			return wake(plan, len(faults) > 0, now), nil
+		}
+	}
+	return ctrl.Result{RequeueAfter: time.Second}, nil
+}
+
+func (r *SigningKeyReconciler) wanted(w *world) lifecycle.Wanted {
+	return lifecycle.Wanted{Spec: w.sk.Spec, UID: string(w.sk.UID), MinInterval: r.MinInterval}
+}
+
+// lookAgain is when to look again at what nothing tells the end of: a hold, or
+// an object that belongs to someone else.
+const lookAgain = 10 * time.Second
+
+// wake asks for the next reconcile at the plan's next transition.
+func wake(plan lifecycle.Result, faulty bool, now time.Time) ctrl.Result {
+	var after time.Duration
+	if plan.Next != nil && !plan.Next.At.IsZero() {
+		after = max(plan.Next.At.Sub(now), time.Millisecond)
+	}
+	if (faulty || plan.Hold != lifecycle.HoldNone) && (after == 0 || after > lookAgain) {
+		after = lookAgain
+	}
+	return ctrl.Result{RequeueAfter: after}
+}
+
+// isConflict says that another writer was faster: load and plan again.
+func isConflict(err error) bool {
+	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err)
+}
+
+// fault is something in the way, as status says it.
+type fault struct {
+	reason, message string
+	err             error // nil: nothing to retry until something changes
+}
+
+// faultList collects what is in the way, so that one failure delays nothing else.
+type faultList []fault
+
+// add notes a failed write or read. Conflicts are retried but not shown.
+func (l *faultList) add(reason string, err error) {
+	if err != nil {
+		*l = append(*l, fault{reason: reason, message: err.Error(), err: err})
+	}
+}
+
+// err joins what is worth a retry.
+func (l faultList) err() error {
+	var errs []error
+	for _, f := range l {
+		errs = append(errs, f.err)
+	}
+	return errors.Join(errs...)
+}
+
+// errNotOurs says that an object of the name exists and belongs to something
+// else. It is never overwritten.
+var errNotOurs = errors.New("exists and was not made for this SigningKey")
+
+func notOurs(kind, name string) error {
+	return fmt.Errorf("%s %s %w: it is left as it is; choose another name, or delete it if nobody needs it", kind, name, errNotOurs)
+}
+
+// report emits the transitions that the stored keyring records.
+func (r *SigningKeyReconciler) report(w *world, plan lifecycle.Result) {
+	for _, t := range plan.Transitions {
+		switch t.Type {
+		case v1alpha1.TransitionPublish:
+			r.Events.Eventf(w.sk, nil, "Normal", "KeyPublished", "Publish", "key %s is published and stands by", t.KeyID)
+		case v1alpha1.TransitionActivate:
+			rotations.WithLabelValues(w.sk.Namespace, w.sk.Name).Inc()
+			r.Events.Eventf(w.sk, nil, "Normal", "KeyActivated", "Activate", "key %s signs from now on", t.KeyID)
+		case v1alpha1.TransitionExtend:
+			r.Events.Eventf(w.sk, nil, "Normal", "TokenTTLRaised", "Extend", "signers may now sign tokens that live for %s", w.sk.Spec.MaxTokenTTL.Duration)
+		}
+	}
+}
+
+// reportRetired emits the retirements between the status before and now. A
+// retirement is not stored: it follows from a time that was.
+func (r *SigningKeyReconciler) reportRetired(w *world, ring lifecycle.Keyring, now time.Time) {
+	for _, before := range w.sk.Status.Keys {
+		k := ring.Find(before.KeyID)
+		if before.State == v1alpha1.KeyVerifying && k != nil && ring.State(k, now) == v1alpha1.KeyRetired {
+			r.Events.Eventf(w.sk, nil, "Normal", "KeyRetired", "Retire", "key %s verifies nothing any more", k.ID)
+		}
+	}
+}

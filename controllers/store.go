@@ -1,0 +1,366 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/keywright/keywright/api/keyset"
+	"github.com/keywright/keywright/api/v1alpha1"
+	"github.com/keywright/keywright/controllers/lifecycle"
+)
+
+// world is what was loaded for one pass. Objects that do not exist are nil.
+type world struct {
+	sk      *v1alpha1.SigningKey
+	signer  *corev1.Secret
+	jwks    *corev1.ConfigMap
+	hmac    *corev1.Secret
+	keyring *corev1.Secret
+	ring    lifecycle.Keyring
+	// faults that loading found; ringFault: the keyring must not be touched.
+	faults    faultList
+	ringFault bool
+}
+
+// load reads outputs and SigningKey first and the keyring last: what is
+// planned is never based on a keyring that is older than what was seen.
+func (r *SigningKeyReconciler) load(ctx context.Context, name types.NamespacedName) (*world, error) {
+	w := &world{sk: &v1alpha1.SigningKey{}}
+	if err := r.Live.Get(ctx, name, w.sk); err != nil {
+		return nil, fmt.Errorf("reading SigningKey: %w", err)
+	}
+	var err error
+	if w.signer, err = get(ctx, r.Live, name.Namespace, w.sk.SignerSecretName(), &corev1.Secret{}); err != nil {
+		return nil, err
+	}
+	if cm := w.sk.JWKSConfigMapName(); cm != "" {
+		if w.jwks, err = get(ctx, r.Live, name.Namespace, cm, &corev1.ConfigMap{}); err != nil {
+			return nil, err
+		}
+	}
+	if hasHMAC(w.sk) {
+		if w.hmac, err = get(ctx, r.Live, r.Namespace, keyset.HMACSecretName, &corev1.Secret{}); err != nil {
+			return nil, err
+		}
+	}
+	if w.keyring, err = get(ctx, r.Live, name.Namespace, w.sk.KeyringSecretName(), &corev1.Secret{}); err != nil {
+		return nil, err
+	}
+	w.readKeyring()
+	return w, nil
+}
+
+// get reads an object; nil when it does not exist.
+func get[T client.Object](ctx context.Context, c client.Reader, namespace, name string, into T) (T, error) {
+	var none T
+	err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, into)
+	if apierrors.IsNotFound(err) {
+		return none, nil
+	}
+	if err != nil {
+		return none, fmt.Errorf("reading %T %s: %w", into, name, err)
+	}
+	return into, nil
+}
+
+// hasHMAC says whether a SigningKey has, or is about to have, HS* keys.
+func hasHMAC(sk *v1alpha1.SigningKey) bool {
+	if keyset.Algorithm(sk.Spec.Algorithm).Symmetric() {
+		return true
+	}
+	return slices.ContainsFunc(sk.Status.Keys, func(k v1alpha1.KeyStatus) bool {
+		return keyset.Algorithm(k.Algorithm).Symmetric()
+	})
+}
+
+func (w *world) readKeyring() {
+	if w.keyring == nil {
+		return
+	}
+	if !ours(w.keyring, w.sk.Name) || w.keyring.Type != v1alpha1.SecretTypeKeyring {
+		w.ringFault = true
+		w.faults.add("KeyringNotOurs", notOurs("Secret", w.keyring.Name))
+		return
+	}
+	ring, err := lifecycle.DecodeKeyring(w.keyring.Data[KeyringEntry])
+	if err != nil {
+		w.ringFault = true
+		reason := "KeyringUnreadable"
+		if errors.Is(err, lifecycle.ErrKeyringTooNew) {
+			reason = "KeyringTooNew"
+		}
+		w.faults.add(reason, fmt.Errorf("Secret %s: %w: it is left as it is and the keys go on verifying", w.keyring.Name, err)) //nolint:staticcheck // Secret is a kind's name
+		return
+	}
+	w.ring = ring
+}
+
+// observed is what the planner has to know of the world.
+func (w *world) observed(clock lifecycle.ClockBounds) lifecycle.Observed {
+	inStatus := map[string]v1alpha1.KeyStatus{}
+	for _, k := range w.sk.Status.Keys {
+		inStatus[k.KeyID] = k
+	}
+	inJWKS := shownInJWKS(w.jwks)
+	inHMAC := w.hmacEntry()
+	seen := lifecycle.Observed{
+		Shown: func(id string) bool {
+			k := w.ring.Find(id)
+			status, ok := inStatus[id]
+			if k == nil || !ok || status.State == v1alpha1.KeyRetired {
+				return false
+			}
+			if k.Algorithm.Symmetric() {
+				_, ok := inHMAC.Secrets[id]
+				return ok
+			}
+			if k.Public == nil || status.PublicKey == nil || keyset.Members(*status.PublicKey) != *k.Public {
+				return false
+			}
+			return w.sk.JWKSConfigMapName() == "" || inJWKS[id] == *k.Public
+		},
+		StatusSequence: w.sk.Status.Sequence,
+		StatusTokenTTL: func(id string) time.Duration { return inStatus[id].MaxTokenTTL.Duration },
+		Clock:          clock,
+	}
+	if w.signer != nil && ours(w.signer, w.sk.Name) {
+		seen.SignerKeyID = signerKeyID(w.signer, w.ring)
+	}
+	return seen
+}
+
+func (w *world) hmacEntry() keyset.HMACEntry {
+	if w.hmac == nil {
+		return keyset.HMACEntry{}
+	}
+	entry, err := keyset.DecodeHMACEntry(w.hmac.Data[keyset.HMACEntryName(w.sk.Namespace, w.sk.Name)], w.sk.Namespace, w.sk.Name)
+	if err != nil {
+		return keyset.HMACEntry{}
+	}
+	return entry
+}
+
+// writeKeyring stores the planned keyring when it changed and gives the one
+// that is stored afterwards. Nothing is derived from one that is not.
+func (r *SigningKeyReconciler) writeKeyring(ctx context.Context, w *world, plan lifecycle.Result) (lifecycle.Keyring, bool, error) {
+	if w.ringFault || plan.Hold != lifecycle.HoldNone {
+		return w.ring, false, nil
+	}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.sk.Namespace, Name: w.sk.KeyringSecretName()}, Type: v1alpha1.SecretTypeKeyring}
+	if w.keyring != nil {
+		secret = w.keyring.DeepCopy()
+	}
+	mark(secret, w.sk, nil)
+	if w.keyring != nil && !plan.Changed && equality.Semantic.DeepEqual(secret.ObjectMeta, w.keyring.ObjectMeta) {
+		return w.ring, false, nil
+	}
+	for i := range plan.Keyring.Keys {
+		if k := &plan.Keyring.Keys[i]; k.ID == "" {
+			if err := generate(k); err != nil {
+				return w.ring, false, err
+			}
+		}
+	}
+	raw, err := plan.Keyring.Encode()
+	if err != nil {
+		return w.ring, false, err
+	}
+	secret.Data = map[string][]byte{KeyringEntry: raw}
+	if err := r.put(ctx, secret, w.keyring != nil); err != nil {
+		return w.ring, false, fmt.Errorf("writing Secret %s: %w", secret.Name, err)
+	}
+	return plan.Keyring, true, nil
+}
+
+// put creates an object, or updates it under the resourceVersion that it was
+// loaded with.
+func (r *SigningKeyReconciler) put(ctx context.Context, obj client.Object, exists bool) error {
+	if exists {
+		return r.Live.Update(ctx, obj)
+	}
+	return r.Live.Create(ctx, obj)
+}
+
+// writeOutputs brings every output in line with the stored keyring. Each is
+// tried, whatever becomes of the others.
+func (r *SigningKeyReconciler) writeOutputs(ctx context.Context, w *world, ring lifecycle.Keyring, plan lifecycle.Result, now time.Time, faults *faultList) (wrote bool) {
+	switch plan.Hold {
+	case lifecycle.HoldClock:
+		*faults = append(*faults, fault{reason: string(plan.Hold), message: "this controller's clock and the API server's differ by more than spec.propagation.clockSkew: set the clocks right"})
+		return false
+	case lifecycle.HoldKeyring:
+		*faults = append(*faults, fault{reason: string(plan.Hold), message: fmt.Sprintf("status is at sequence %d but Secret %s is at %d: the keyring was lost or replaced by an older copy; put the newest copy back. The keys in status go on verifying", w.sk.Status.Sequence, w.sk.KeyringSecretName(), ring.Sequence)})
+		return false
+	}
+	if w.ringFault {
+		return false
+	}
+	for _, output := range []struct {
+		reason string
+		write  func() (bool, error)
+	}{
+		{"HMACSecretNotWritten", func() (bool, error) { return r.writeHMAC(ctx, w, ring, now) }},
+		{"JWKSConfigMapNotWritten", func() (bool, error) { return r.writeJWKS(ctx, w, ring, now) }},
+		{"SignerSecretNotWritten", func() (bool, error) { return r.writeSigner(ctx, w, ring) }},
+	} {
+		did, err := output.write()
+		wrote = wrote || did
+		switch {
+		case isConflict(err):
+			wrote = true // someone else wrote: look again
+		case errors.Is(err, errNotOurs):
+			*faults = append(*faults, fault{reason: "OutputNotOurs", message: err.Error()})
+		default:
+			faults.add(output.reason, err)
+		}
+	}
+	return wrote
+}
+
+func (r *SigningKeyReconciler) writeSigner(ctx context.Context, w *world, ring lifecycle.Keyring) (bool, error) {
+	active := ring.Active()
+	if active == nil || active.Private == nil {
+		return false, nil
+	}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.sk.Namespace, Name: w.sk.SignerSecretName()}, Type: corev1.SecretTypeOpaque}
+	if w.signer != nil {
+		if !ours(w.signer, w.sk.Name) {
+			return false, notOurs("Secret", w.signer.Name)
+		}
+		secret = w.signer.DeepCopy()
+	}
+	var template *v1alpha1.MetadataTemplate
+	if w.sk.Spec.Signer != nil {
+		template = w.sk.Spec.Signer.Template
+	}
+	mark(secret, w.sk, template)
+	data, err := signerData(active, ring.TokenTTL.Current)
+	if err != nil {
+		return false, fmt.Errorf("writing Secret %s: %w", secret.Name, err)
+	}
+	secret.Data = data
+	if w.signer != nil && equality.Semantic.DeepEqual(secret, w.signer) {
+		return false, nil
+	}
+	if err := r.put(ctx, secret, w.signer != nil); err != nil {
+		return false, fmt.Errorf("writing Secret %s: %w", secret.Name, err)
+	}
+	return true, nil
+}
+
+func (r *SigningKeyReconciler) writeJWKS(ctx context.Context, w *world, ring lifecycle.Keyring, now time.Time) (bool, error) {
+	name := w.sk.JWKSConfigMapName()
+	if name == "" {
+		return false, nil
+	}
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: w.sk.Namespace, Name: name}}
+	if w.jwks != nil {
+		if !ours(w.jwks, w.sk.Name) {
+			return false, notOurs("ConfigMap", name)
+		}
+		cm = w.jwks.DeepCopy()
+	}
+	mark(cm, w.sk, nil)
+	data, err := jwksData(ring, now)
+	if err != nil || data == nil {
+		return false, err
+	}
+	cm.Data, cm.BinaryData = data, nil
+	if w.jwks != nil && equality.Semantic.DeepEqual(cm, w.jwks) {
+		return false, nil
+	}
+	if err := r.put(ctx, cm, w.jwks != nil); err != nil {
+		return false, fmt.Errorf("writing ConfigMap %s: %w", name, err)
+	}
+	return true, nil
+}
+
+func (r *SigningKeyReconciler) writeHMAC(ctx context.Context, w *world, ring lifecycle.Keyring, now time.Time) (bool, error) {
+	entry, err := hmacEntry(w.sk, ring, now)
+	if err != nil {
+		return false, err
+	}
+	if w.hmac == nil && entry != nil && !hasHMAC(w.sk) {
+		// Only the keyring remembers an HS* key: its status was lost.
+		if w.hmac, err = get(ctx, r.Live, r.Namespace, keyset.HMACSecretName, &corev1.Secret{}); err != nil {
+			return false, err
+		}
+	}
+	return r.putHMACEntry(ctx, w.hmac, w.sk.Namespace, w.sk.Name, entry)
+}
+
+// sweepHMAC removes the entry of a SigningKey that a live read did not find.
+func (r *SigningKeyReconciler) sweepHMAC(ctx context.Context, name types.NamespacedName) error {
+	secret, err := get(ctx, r.Live, r.Namespace, keyset.HMACSecretName, &corev1.Secret{})
+	if err != nil {
+		return err
+	}
+	_, err = r.putHMACEntry(ctx, secret, name.Namespace, name.Name, nil)
+	return err
+}
+
+// putHMACEntry sets one entry of the Secret keywright-hmac; nil removes it.
+func (r *SigningKeyReconciler) putHMACEntry(ctx context.Context, secret *corev1.Secret, namespace, name string, entry []byte) (bool, error) {
+	exists := secret != nil
+	if !exists {
+		if entry == nil {
+			return false, nil
+		}
+		secret = &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: r.Namespace, Name: keyset.HMACSecretName,
+				Labels: map[string]string{v1alpha1.LabelSigningKey: hmacLabelValue},
+			},
+			Type: corev1.SecretTypeOpaque,
+		}
+	}
+	key := keyset.HMACEntryName(namespace, name)
+	before, had := secret.Data[key]
+	if (entry == nil && !had) || (had && string(before) == string(entry)) {
+		return false, nil
+	}
+	secret = secret.DeepCopy()
+	data := maps.Clone(secret.Data)
+	if data == nil {
+		data = map[string][]byte{}
+	}
+	if data[key] = entry; entry == nil {
+		delete(data, key)
+	}
+	secret.Data = data
+	if secret.Labels == nil {
+		secret.Labels = map[string]string{}
+	}
+	secret.Labels[v1alpha1.LabelSigningKey] = hmacLabelValue
+	if err := r.put(ctx, secret, exists); err != nil {
+		return false, fmt.Errorf("writing Secret %s/%s: %w", r.Namespace, keyset.HMACSecretName, err)
+	}
+	return true, nil
+}
+
+// hmacLabelValue marks the Secret keywright-hmac, which is of all SigningKeys.
+const hmacLabelValue = "hmac"
+
+// writeStatus writes status when it changed.
+func (r *SigningKeyReconciler) writeStatus(ctx context.Context, w *world, status v1alpha1.SigningKeyStatus) (bool, error) {
+	if equality.Semantic.DeepEqual(w.sk.Status, status) {
+		return false, nil
+	}
+	sk := w.sk.DeepCopy()
+	sk.Status = status
+	if err := r.Live.Status().Update(ctx, sk); err != nil {
+		return false, fmt.Errorf("writing status: %w", err)
+	}
+	return true, nil
+}

@@ -1,0 +1,361 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/google/cel-go/cel"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/keywright/keywright/api/v1alpha1"
+)
+
+// defaultRule is the name of the rule of a policy without rules.
+const defaultRule = "default"
+
+// Policy is a compiled AccessPolicy. It is immutable and safe for concurrent
+// use. Slices that it hands out must not be changed.
+type Policy struct {
+	realm       string
+	credentials []v1alpha1.Credential
+	issuers     []v1alpha1.TokenIssuerRef
+	ruleCount   int
+	rules       []Rule // never empty
+	identity    []identityHeader
+	normalize   bool
+	looksAt     aspect
+}
+
+// Realm for WWW-Authenticate: printable ASCII without quotes and backslashes.
+func (p *Policy) Realm() string { return p.realm }
+
+// Credentials says where a token may be; never empty.
+func (p *Policy) Credentials() []v1alpha1.Credential { return p.credentials }
+
+// Issuers says whose tokens count; every reference has its namespace.
+func (p *Policy) Issuers() []v1alpha1.TokenIssuerRef { return p.issuers }
+
+// Rules is how many rules the author wrote: 0 when the implicit one decides.
+func (p *Policy) Rules() int { return p.ruleCount }
+
+// NeedsMethod says whether a rule or an expression looks at the method.
+func (p *Policy) NeedsMethod() bool { return p.looksAt&aspectMethod != 0 }
+
+// NeedsPath says whether a rule or an expression looks at the path or the query.
+func (p *Policy) NeedsPath() bool { return p.looksAt&(aspectPath|aspectQuery) != 0 }
+
+// NeedsHost says whether a rule or an expression looks at the host.
+func (p *Policy) NeedsHost() bool { return p.looksAt&aspectHost != 0 }
+
+// Compile understands the spec of the policy namespace/name. The error lists
+// every fault with its field's path and what to change.
+//
+// It does not rely on the resource's own validation rules where a breach would
+// open a gap: an older or a missing CRD does not make it accept more.
+func Compile(namespace, name string, spec *v1alpha1.AccessPolicySpec) (*Policy, error) {
+	var faults field.ErrorList
+	at := field.NewPath("spec")
+	p := &Policy{realm: spec.Realm, ruleCount: len(spec.Rules)}
+
+	if p.realm == "" {
+		p.realm = name
+	}
+	if !isQuotable(p.realm) {
+		faults = append(faults, field.Invalid(at.Child("realm"), p.realm,
+			"use printable ASCII without quotes and backslashes"))
+	}
+
+	switch spec.AmbiguousPaths {
+	case "", v1alpha1.AmbiguousPathsDeny:
+	case v1alpha1.AmbiguousPathsNormalize:
+		p.normalize = true
+	default:
+		faults = append(faults, field.NotSupported(at.Child("ambiguousPaths"), spec.AmbiguousPaths,
+			[]v1alpha1.AmbiguousPaths{v1alpha1.AmbiguousPathsDeny, v1alpha1.AmbiguousPathsNormalize}))
+	}
+
+	p.credentials, faults = compileCredentials(at.Child("credentials"), spec.Credentials, faults)
+	p.issuers, faults = compileIssuers(at.Child("issuers"), namespace, spec.Issuers, faults)
+
+	names := map[string]bool{}
+	for i := range spec.Rules {
+		rule := &spec.Rules[i]
+		path := at.Child("rules").Index(i)
+		if names[rule.Name] {
+			faults = append(faults, field.Duplicate(path.Child("name"), rule.Name))
+		}
+		names[rule.Name] = true
+		var r Rule
+		r, faults = compileRule(path, rule, p.normalize, faults)
+		p.rules = append(p.rules, r)
+		p.looksAt |= r.looksAt | r.expressionsLooksAt
+	}
+	if len(spec.Rules) == 0 {
+		p.rules = []Rule{{name: defaultRule, access: v1alpha1.AccessAuthenticated, normalize: p.normalize}}
+	}
+
+	if spec.Identity != nil {
+		p.identity, faults = compileIdentity(at.Child("identity", "headers"), spec.Identity.Headers, faults)
+	}
+	for i := range p.identity {
+		if e := p.identity[i].expr; e != nil {
+			p.looksAt |= e.looksAt
+		}
+	}
+
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("compiling AccessPolicy %s/%s: %w", namespace, name, faults.ToAggregate())
+	}
+	return p, nil
+}
+
+func compileCredentials(at *field.Path, credentials []v1alpha1.Credential, faults field.ErrorList) ([]v1alpha1.Credential, field.ErrorList) {
+	if len(credentials) == 0 {
+		return []v1alpha1.Credential{{
+			Header: &v1alpha1.HeaderCredential{Name: "Authorization", Scheme: "Bearer"},
+		}}, faults
+	}
+	// The same place twice would find every token twice, and two are denied.
+	seen := map[string]bool{}
+	compiled := make([]v1alpha1.Credential, len(credentials))
+	for i := range credentials {
+		path := at.Index(i)
+		credentials[i].DeepCopyInto(&compiled[i])
+		var place string
+		switch c := &compiled[i]; {
+		case (c.Header != nil) == (c.Cookie != nil):
+			faults = append(faults, field.Required(path, "set exactly one of header and cookie"))
+			continue
+		case c.Header != nil:
+			if !isHeaderName(string(c.Header.Name)) {
+				faults = append(faults, field.Invalid(path.Child("header", "name"), c.Header.Name, headerNameHint))
+			}
+			place = "header " + strings.ToLower(string(c.Header.Name)) + " " + strings.ToLower(c.Header.Scheme)
+		default:
+			if c.Cookie.Name == "" {
+				faults = append(faults, field.Required(path.Child("cookie", "name"), "name the cookie"))
+			}
+			place = "cookie " + c.Cookie.Name
+		}
+		if seen[place] {
+			faults = append(faults, field.Duplicate(path, place))
+		}
+		seen[place] = true
+	}
+	return compiled, faults
+}
+
+func compileIssuers(at *field.Path, namespace string, issuers []v1alpha1.TokenIssuerRef, faults field.ErrorList) ([]v1alpha1.TokenIssuerRef, field.ErrorList) {
+	if len(issuers) == 0 {
+		return nil, append(faults, field.Required(at, "name at least one issuer whose tokens count"))
+	}
+	compiled := make([]v1alpha1.TokenIssuerRef, len(issuers))
+	for i := range issuers {
+		issuers[i].DeepCopyInto(&compiled[i])
+		ref := &compiled[i].SigningKeyRef
+		if ref.Name == "" {
+			faults = append(faults, field.Required(at.Index(i).Child("signingKeyRef", "name"), "name a SigningKey"))
+		}
+		if ref.Namespace == "" {
+			ref.Namespace = namespace
+		}
+	}
+	return compiled, faults
+}
+
+func compileRule(at *field.Path, rule *v1alpha1.Rule, normalize bool, faults field.ErrorList) (Rule, field.ErrorList) {
+	r := Rule{name: rule.Name, access: rule.Access, normalize: normalize}
+	if r.name == "" {
+		faults = append(faults, field.Required(at.Child("name"), "name the rule"))
+	}
+	switch r.access {
+	case "":
+		r.access = v1alpha1.AccessAuthenticated
+	case v1alpha1.AccessAnonymous, v1alpha1.AccessAuthenticated, v1alpha1.AccessDenied:
+	default:
+		faults = append(faults, field.NotSupported(at.Child("access"), r.access,
+			[]v1alpha1.Access{v1alpha1.AccessAnonymous, v1alpha1.AccessAuthenticated, v1alpha1.AccessDenied}))
+	}
+
+	for i := range rule.Match {
+		var m match
+		m, faults = compileMatch(at.Child("match").Index(i), &rule.Match[i], normalize, faults)
+		r.matches = append(r.matches, m)
+		if len(m.methods) > 0 {
+			r.looksAt |= aspectMethod
+		}
+		if len(m.hosts) > 0 {
+			r.looksAt |= aspectHost
+		}
+		if len(m.exact)+len(m.prefixes) > 0 {
+			r.looksAt |= aspectPath
+		}
+	}
+
+	if rule.Require == nil {
+		return r, faults
+	}
+	require := at.Child("require")
+	if r.access != v1alpha1.AccessAuthenticated {
+		faults = append(faults, field.Forbidden(require, "it goes with access: Authenticated only"))
+	}
+	for i, scope := range rule.Require.Scopes {
+		if scope == "" || strings.Contains(scope, " ") || !isQuotable(scope) {
+			faults = append(faults, field.Invalid(require.Child("scopes").Index(i), scope,
+				"a scope is printable ASCII without spaces, quotes and backslashes (RFC 6749 section 3.3)"))
+		}
+		r.scopes = append(r.scopes, scope)
+	}
+	for i := range rule.Require.Claims {
+		test, fault := compileClaim(require.Child("claims").Index(i), &rule.Require.Claims[i])
+		if fault != nil {
+			faults = append(faults, fault)
+		}
+		r.claims = append(r.claims, test)
+	}
+	for i := range rule.Require.Expressions {
+		one := &rule.Require.Expressions[i]
+		e, fault := compileExpression(require.Child("expressions").Index(i).Child("cel"), one.CEL, cel.BoolType)
+		if fault != nil {
+			faults = append(faults, fault)
+		}
+		e.message = one.Message
+		r.expressions = append(r.expressions, e)
+		r.expressionsLooksAt |= e.looksAt
+	}
+	return r, faults
+}
+
+func compileMatch(at *field.Path, spec *v1alpha1.Match, normalize bool, faults field.ErrorList) (match, field.ErrorList) {
+	var m match
+	for i, method := range spec.Methods {
+		if !isMethod(method) {
+			faults = append(faults, field.Invalid(at.Child("methods").Index(i), method,
+				"write methods in capitals, such as GET"))
+		}
+		m.methods = append(m.methods, method)
+	}
+	for i, raw := range spec.Hosts {
+		host, err := NormalizeHost(raw)
+		if err != nil {
+			faults = append(faults, field.Invalid(at.Child("hosts").Index(i), raw,
+				"write a whole host name such as shop.example.com; there are no wildcards"))
+		}
+		m.hosts = append(m.hosts, host)
+	}
+	for i := range spec.Paths {
+		path, one := at.Child("paths").Index(i), &spec.Paths[i]
+		switch {
+		case (one.Exact != "") == (one.Prefix != ""):
+			faults = append(faults, field.Required(path, "set exactly one of exact and prefix"))
+		case one.Exact != "":
+			faults = append(faults, checkPath(path.Child("exact"), one.Exact, normalize)...)
+			m.exact = append(m.exact, one.Exact)
+		default:
+			faults = append(faults, checkPath(path.Child("prefix"), one.Prefix, normalize)...)
+			m.prefixes = append(m.prefixes, strings.TrimSuffix(one.Prefix, "/"))
+		}
+	}
+	return m, faults
+}
+
+// checkPath refuses a path that no request could fit: a Denied rule with one
+// would look as if it protected something.
+func checkPath(at *field.Path, path string, normalize bool) field.ErrorList {
+	normal, _, ambiguous, err := ParseTarget(escapePath(path))
+	switch {
+	case err != nil || normal != path:
+		return field.ErrorList{field.Invalid(at, path,
+			"write the path as it is after decoding: begin with '/', without empty or dot segments and without '\\' and control characters")}
+	case ambiguous && !normalize:
+		return field.ErrorList{field.Invalid(at, path,
+			"no request can fit it: paths are compared decoded and without their query, and one with '%', '?', '#', ';' or a look-alike of ASCII is ambiguous and denied")}
+	}
+	return nil
+}
+
+func compileClaim(at *field.Path, spec *v1alpha1.ClaimRequirement) (claimTest, *field.Error) {
+	test := claimTest{path: spec.Path}
+	set := 0
+	if spec.Equals != nil {
+		set++
+		test.kind, test.want = claimEquals, []string{*spec.Equals}
+	}
+	if spec.AnyOf != nil {
+		set++
+		test.kind, test.want = claimAnyOf, append([]string{}, spec.AnyOf...)
+	}
+	if spec.AllOf != nil {
+		set++
+		test.kind, test.want = claimAllOf, append([]string{}, spec.AllOf...)
+	}
+	switch {
+	case spec.Path == "":
+		return test, field.Required(at.Child("path"), "name a claim")
+	case set != 1:
+		return test, field.Required(at, "set exactly one of equals, anyOf and allOf")
+	case len(test.want) == 0: // allOf nothing would be met by every list
+		return test, field.Required(at, "list at least one value")
+	}
+	return test, nil
+}
+
+func compileIdentity(at *field.Path, headers []v1alpha1.IdentityHeader, faults field.ErrorList) ([]identityHeader, field.ErrorList) {
+	var compiled []identityHeader
+	seen := map[string]bool{}
+	for i := range headers {
+		spec, path := &headers[i], at.Index(i)
+		h := identityHeader{name: string(spec.Name), claim: spec.Claim}
+		lower := strings.ToLower(h.name)
+		switch {
+		case !isHeaderName(h.name):
+			faults = append(faults, field.Invalid(path.Child("name"), h.name, headerNameHint))
+		case reservedHeaders[lower]:
+			faults = append(faults, field.Invalid(path.Child("name"), h.name,
+				"this header has a meaning of its own between proxies: choose another, such as X-Auth-Subject"))
+		case seen[lower]:
+			faults = append(faults, field.Duplicate(path.Child("name"), h.name))
+		}
+		seen[lower] = true
+		switch {
+		case (spec.Claim != "") == (spec.CEL != ""):
+			faults = append(faults, field.Required(path, "set exactly one of claim and cel"))
+		case spec.CEL != "":
+			e, fault := compileExpression(path.Child("cel"), spec.CEL, cel.StringType)
+			if fault != nil {
+				faults = append(faults, fault)
+			}
+			h.expr = &e
+		}
+		compiled = append(compiled, h)
+	}
+	return compiled, faults
+}
+
+const headerNameHint = "use letters, digits and '-': other characters are changed or dropped by proxies"
+
+func isHeaderName(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c == '.' || c == '_' || c == '~' || !isUnreserved(c) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// reservedHeaders are those that the resource's own rule refuses.
+var reservedHeaders = map[string]bool{
+	"connection": true, "content-length": true, "content-type": true, "date": true, "host": true,
+	"keep-alive": true, "te": true, "trailer": true, "transfer-encoding": true, "upgrade": true,
+	"cache-control": true, "www-authenticate": true, "set-cookie": true, "location": true,
+}
+
+// isQuotable says whether s goes between quotes in a header as it is.
+func isQuotable(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
