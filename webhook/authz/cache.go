@@ -1,0 +1,101 @@
+package authz
+
+import (
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"github.com/keywright/keywright/api/keyset"
+	"github.com/keywright/keywright/webhook/token"
+)
+
+// tokenUnit is how many bytes of token count as one in the size of the cache:
+// longer ones count as several.
+const tokenUnit = 1 << 10
+
+// cache remembers tokens by their whole text. What it gives back was found
+// with the key object that it names, and counts only for a policy whose set
+// holds that very object now; whether the token counts at this time and for
+// this policy is asked anew each time.
+//
+// Tokens that can never pass have a bound of their own, so that a flood of
+// them pushes out no good one.
+type cache struct {
+	good *otter.Cache[string, *token.Token]
+	bad  *otter.Cache[string, failure]
+
+	hits, badHits, misses atomic.Uint64
+}
+
+// failure is a token that does not pass, whatever the time.
+type failure struct {
+	err error
+	// key is the one with which that was found; nil when it is so with any.
+	key *keyset.Key
+	// expired is a token with a good signature that only a clock that goes
+	// back could bring back to life.
+	expired *token.Token
+}
+
+// newCache makes a cache for about tokens good tokens of up to tokenUnit
+// bytes, and a tenth as many bad ones.
+func newCache(tokens int, now func() time.Time) *cache {
+	const least = 64
+	tokens = max(tokens, least)
+	return &cache{
+		good: otter.Must(&otter.Options[string, *token.Token]{
+			MaximumWeight: uint64(tokens) * tokenUnit, //nolint:gosec // not negative
+			Weigher:       func(raw string, _ *token.Token) uint32 { return weight(raw) },
+			ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, *token.Token]) time.Duration {
+				return max(lastMoment(e.Value).Sub(now()), time.Nanosecond)
+			}),
+		}),
+		bad: otter.Must(&otter.Options[string, failure]{
+			MaximumWeight: uint64(max(tokens/10, least)) * tokenUnit, //nolint:gosec // not negative
+			Weigher:       func(raw string, _ failure) uint32 { return weight(raw) },
+		}),
+	}
+}
+
+func weight(raw string) uint32 {
+	return uint32(max(len(raw), tokenUnit)) //nolint:gosec // at most token.MaxBytes
+}
+
+// lastMoment is when t ceases to pass, leeway included.
+func lastMoment(t *token.Token) time.Time { return t.Expiry.Add(t.Key.Leeway) }
+
+// lookup finds what is known of raw to a policy; all nil when nothing is.
+func (c *cache) lookup(e *entry, raw string) (*token.Token, error) {
+	if t, ok := c.good.GetIfPresent(raw); ok && e.holds(t.Key) {
+		c.hits.Add(1)
+		return t, nil
+	}
+	if f, ok := c.bad.GetIfPresent(raw); ok && (f.key == nil || e.holds(f.key)) {
+		c.badHits.Add(1)
+		return f.expired, f.err
+	}
+	c.misses.Add(1)
+	return nil, nil
+}
+
+// remember keeps the outcome of a token.Parse. key is the one that its lookup
+// gave, asked whether there was a lookup: one that found no key depends on the
+// policy and is not kept.
+func (c *cache) remember(raw string, t *token.Token, err error, key *keyset.Key, asked bool, now time.Time) {
+	raw = strings.Clone(raw) // it may be a part of something larger
+	switch {
+	case err == nil && now.Before(lastMoment(t)):
+		c.good.Set(raw, t)
+	case err == nil:
+		c.bad.Set(raw, failure{key: key, expired: t})
+	case key != nil || !asked:
+		c.bad.Set(raw, failure{err: err, key: key})
+	}
+}
+
+func (c *cache) close() {
+	c.good.StopAllGoroutines()
+	c.bad.StopAllGoroutines()
+}

@@ -1,0 +1,254 @@
+package authz
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/keywright/keywright/api/keyset"
+	"github.com/keywright/keywright/api/v1alpha1"
+	"github.com/keywright/keywright/webhook/policy"
+	"github.com/keywright/keywright/webhook/token"
+)
+
+// Gate decides. Its methods may be called at the same time.
+type Gate struct {
+	store   *Store
+	cache   *cache
+	clock   func() time.Time
+	onPanic func(value any, stack []byte)
+
+	unknown Counters
+	panics  atomic.Uint64
+}
+
+// Options of a Gate.
+type Options struct {
+	// CacheSize is how many verified tokens are remembered, of up to 1 KiB
+	// each; longer ones count as several.
+	CacheSize int
+	// Clock is read once a decision.
+	Clock func() time.Time
+	// OnPanic, if set, is told of a fault of this program that made it deny.
+	OnPanic func(value any, stack []byte)
+}
+
+// NewGate makes a Gate that decides from store.
+func NewGate(store *Store, o Options) *Gate {
+	return &Gate{store: store, cache: newCache(o.CacheSize, o.Clock), clock: o.Clock, onPanic: o.OnPanic}
+}
+
+// Close ends what runs beside the Gate.
+func (g *Gate) Close() { g.cache.close() }
+
+// Stats are figures of a Gate.
+type Stats struct {
+	// Hits, BadHits and Misses say how often a token was found among the
+	// verified, among the refused, or not at all.
+	Hits, BadHits, Misses uint64
+	// Tokens and BadTokens say about how many are remembered.
+	Tokens, BadTokens int
+	// Panics says how often a fault of this program made it deny.
+	Panics uint64
+	// Unknown counts decisions about policies that do not exist.
+	Unknown *Counters
+}
+
+// Stats gives the figures so far.
+func (g *Gate) Stats() Stats {
+	return Stats{
+		Hits: g.cache.hits.Load(), BadHits: g.cache.badHits.Load(), Misses: g.cache.misses.Load(),
+		Tokens: g.cache.good.EstimatedSize(), BadTokens: g.cache.bad.EstimatedSize(),
+		Panics: g.panics.Load(), Unknown: &g.unknown,
+	}
+}
+
+// Check decides about a request. It always answers, and a fault is a denial.
+func (g *Gate) Check(_ context.Context, req Request) (d Decision) {
+	counters := &g.unknown
+	defer func() {
+		if fault := recover(); fault != nil {
+			g.panics.Add(1)
+			d = deny(StatusForbidden, ReasonInternalError, nil)
+			if g.onPanic != nil {
+				g.onPanic(fault, debug.Stack())
+			}
+		}
+		counters.count(&d)
+	}()
+	e := g.store.policy(req.Policy)
+	if e == nil {
+		return deny(StatusForbidden, ReasonPolicyNotFound, nil)
+	}
+	counters = e.counters
+	if e.notReady != nil {
+		return deny(StatusForbidden, ReasonPolicyNotReady, e.notReady)
+	}
+	return g.decide(e, &req, g.clock())
+}
+
+func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {
+	asked, unreadable := e.request(req)
+	rule, err := e.policy.Select(&asked)
+	if err != nil {
+		if unreadable != nil && (errors.Is(err, policy.ErrPathUnknown) || errors.Is(err, policy.ErrHostUnknown)) {
+			err = unreadable // says why it is unknown
+		}
+		return deny(StatusForbidden, reasonOf(err), err)
+	}
+	d := Decision{Rule: rule.Name()}
+
+	var claims token.Claims
+	switch rule.Access() {
+	case v1alpha1.AccessAnonymous: // a token is not looked at
+	case v1alpha1.AccessAuthenticated:
+		raw, err := find(e.credentials, req.Header)
+		if err != nil {
+			return e.refuse(d.Rule, err)
+		}
+		t, err := g.verify(e, raw, now)
+		if t != nil {
+			d.KeyID = t.Key.ID
+		}
+		if err != nil {
+			refused := e.refuse(d.Rule, err)
+			refused.KeyID = d.KeyID
+			return refused
+		}
+		if err := rule.Evaluate(t.Claims, &asked); err != nil {
+			d.Status, d.Reason, d.Err = StatusForbidden, reasonOf(err), err
+			d.Challenge, d.Realm = insufficient(err), e.realm
+			if errors.Is(err, policy.ErrInsufficientScope) {
+				d.Scopes = rule.Scopes()
+			}
+			return d
+		}
+		claims = t.Claims
+	default:
+		d.Status, d.Reason = StatusForbidden, reasonOf(policy.ErrAccessDenied)
+		return d
+	}
+
+	headers, err := e.policy.IdentityHeaders(claims, &asked)
+	if err != nil {
+		d.Status, d.Reason, d.Err = StatusForbidden, reasonOf(err), err
+		return d
+	}
+	d.Allowed, d.Status, d.Identity = true, StatusAllowed, headers
+	return d
+}
+
+// request gives what the policy looks at. What is not known or cannot be read
+// is left out, which denies once a rule looks at it; unreadable says why.
+func (e *entry) request(req *Request) (asked policy.Request, unreadable error) {
+	if req.HasMethod && e.policy.NeedsMethod() {
+		asked.Method = req.Method
+	}
+	if req.HasTarget && e.policy.NeedsPath() {
+		path, query, ambiguous, err := policy.ParseTarget(req.Target)
+		if err == nil {
+			asked.Path, asked.Query, asked.Ambiguous, asked.HasPath = path, query, ambiguous, true
+		} else {
+			unreadable = err
+		}
+	}
+	if req.HasHost && e.policy.NeedsHost() {
+		host, err := policy.NormalizeHost(req.Host)
+		if err == nil {
+			asked.Host, asked.HasHost = host, true
+		} else if unreadable == nil {
+			unreadable = err
+		}
+	}
+	return asked, unreadable
+}
+
+// insufficient says whether another token could meet the rule.
+func insufficient(err error) Challenge {
+	for _, class := range [...]error{policy.ErrInsufficientScope, policy.ErrClaimMismatch, policy.ErrExpressionFalse} {
+		if errors.Is(err, class) {
+			return ChallengeInsufficientScope
+		}
+	}
+	return ChallengeNone
+}
+
+func reasonOf(err error) string {
+	if r := policy.Reason(err); r != "" && r != "internal" {
+		return r
+	}
+	return ReasonInternalError
+}
+
+// verify gives a token that counts now and for the policy. With an error it
+// may give a token too, whose key is known.
+func (g *Gate) verify(e *entry, raw string, now time.Time) (*token.Token, error) {
+	if len(raw) > token.MaxBytes {
+		return nil, token.ErrTooLarge
+	}
+	t, err := g.cache.lookup(e, raw)
+	if err != nil {
+		return nil, err
+	}
+	if t == nil {
+		if !isB64Token(raw) {
+			return nil, ErrMalformedCredentials
+		}
+		var key *keyset.Key
+		asked := false
+		t, err = token.Parse(raw, func(kid string) (*keyset.Key, error) {
+			asked = true
+			var err error
+			key, err = e.key(kid)
+			return key, err
+		})
+		g.cache.remember(raw, t, err, key, asked, now)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return t, e.validate(t, now)
+}
+
+// key finds the one key of the policy's issuers that has the ID. It does not
+// try several: a token says which key it means.
+func (e *entry) key(kid string) (*keyset.Key, error) {
+	var found *keyset.Key
+	for i := range e.issuers {
+		k, ok := e.issuers[i].keys.Lookup(kid)
+		if !ok || k == found {
+			continue
+		}
+		if found != nil {
+			return nil, ErrAmbiguousKey
+		}
+		found = k
+	}
+	if found == nil {
+		return nil, token.ErrUnknownKey
+	}
+	return found, nil
+}
+
+// holds says whether k is the very object that its ID leads to now.
+func (e *entry) holds(k *keyset.Key) bool {
+	found, err := e.key(k.ID)
+	return err == nil && found == k
+}
+
+// validate asks the issuers that have the token's key whether it counts: one
+// that says so is enough, else the last one's word is given.
+func (e *entry) validate(t *token.Token, now time.Time) error {
+	err := token.ErrUnknownKey
+	for i := range e.issuers {
+		if k, ok := e.issuers[i].keys.Lookup(t.Key.ID); !ok || k != t.Key {
+			continue
+		}
+		if err = t.Validate(e.issuers[i].expected, now); err == nil {
+			return nil
+		}
+	}
+	return err
+}

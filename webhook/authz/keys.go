@@ -1,0 +1,56 @@
+package authz
+
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/keywright/keywright/api/keyset"
+)
+
+// Keys are what the gate knows of one SigningKey. They are not changed once
+// they are in a Store.
+type Keys struct {
+	Ref Ref
+	// UID of the SigningKey: another one is another SigningKey.
+	UID string
+	// Sequence is the largest that was seen in the SigningKey's status.
+	Sequence int64
+	// Set are the keys that verify.
+	Set *keyset.Set
+	// Retired are IDs of keys that were seen Retired, oldest first: an older
+	// status must not bring them back.
+	Retired []string
+	// Allowed says whose policies may refer to these keys.
+	Allowed Allowed
+	// Issuer is the spec's, for the discovery document.
+	Issuer string
+	// Symmetric says that the spec asks for an HS* algorithm: there is
+	// nothing to publish.
+	Symmetric bool
+	// MaxAge and NextTransition bound how long a verifier may keep the JWKS.
+	MaxAge         time.Duration
+	NextTransition time.Time
+	// Problems say which keys were left out and why, for a person.
+	Problems []string
+}
+
+// Allowed says policies of which namespaces, beside the SigningKey's own, may
+// refer to it.
+type Allowed struct {
+	All bool
+	// Selector matches labels of namespaces; nil: none.
+	Selector labels.Selector
+}
+
+// allows says whether a policy in namespace may refer to k. has are the
+// namespace's labels; known is false when the namespace was not seen.
+func (k *Keys) allows(namespace string, has labels.Set, known bool) bool {
+	switch {
+	case namespace == k.Ref.Namespace, k.Allowed.All:
+		return true
+	case k.Allowed.Selector == nil, !known:
+		return false
+	}
+	return k.Allowed.Selector.Matches(has)
+}
