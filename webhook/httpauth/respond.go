@@ -1,0 +1,81 @@
+package httpauth
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/keywright/keywright/webhook/authz"
+)
+
+var (
+	noStore = []string{"no-store"}
+	none    = []string{"0"}
+)
+
+// Respond writes a decision: 200, 401 or 403, never a body. Identity headers
+// are all there when allowed.
+func Respond(w http.ResponseWriter, d *authz.Decision) {
+	h := w.Header()
+	h["Cache-Control"] = noStore
+	if !d.Allowed {
+		if challenge := d.WWWAuthenticate(); challenge != "" {
+			h["Www-Authenticate"] = []string{challenge}
+		}
+		h["Content-Length"] = none
+		status := http.StatusForbidden
+		if d.Status == authz.StatusUnauthorized {
+			status = http.StatusUnauthorized
+		}
+		w.WriteHeader(status)
+		return
+	}
+	if n := len(d.Identity); n > 0 {
+		values := make([]string, n)
+		for i := range d.Identity {
+			values[i] = d.Identity[i].Value
+			h[http.CanonicalHeaderKey(d.Identity[i].Name)] = values[i : i+1 : i+1]
+		}
+	}
+	h["Content-Length"] = none
+	w.WriteHeader(http.StatusOK)
+}
+
+// cutPolicy takes namespace and policy out of a raw request target that begins
+// with prefix, and gives the raw query. Nothing is decoded or cleaned: names
+// of objects need neither, and what does not look like one is no policy.
+func cutPolicy(target, prefix string) (ref authz.Ref, query string, ok bool) {
+	rest, ok := strings.CutPrefix(target, prefix)
+	if !ok {
+		return authz.Ref{}, "", false
+	}
+	path, query, _ := strings.Cut(rest, "?")
+	ref.Namespace, ref.Name, ok = strings.Cut(path, "/")
+	if !ok || !isName(ref.Namespace) || !isName(ref.Name) {
+		return authz.Ref{}, query, false
+	}
+	return ref, query, true
+}
+
+// isName says whether s can be the name of an object: a DNS-1123 subdomain,
+// loosely.
+func isName(s string) bool {
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// only gives the single line of a field. Field names are compared as they
+// came: X_Original_URL is another field.
+func only(lines []string) (string, bool) {
+	if len(lines) != 1 {
+		return "", false
+	}
+	return lines[0], true
+}
