@@ -1,0 +1,17 @@
+// Package webhook is the gate's process: it follows SigningKeys,
+// AccessPolicies, Namespaces and the Secret with HS* secrets into an
+// authz.Store, serves the callers' questions and the public keys on one
+// listener, and health, readiness and metrics on another.
+//
+// It decides nothing: authz does. It writes nothing to the cluster, and reads
+// no Secret but that one.
+//
+//	API server ─ informers ─ feed ─ LoadKeys, policy.Compile ─► authz.Store
+//	                                                               │
+//	proxy ─ TLS ─ /auth/… ─ httpauth ─ authz.Gate ◄────────────────┤
+//	verifier ─── /keys/… ─ JWKS, discovery ◄───────────────────────┘
+//
+// It starts not ready, becomes ready when every informer has synced, and stays
+// so without the API server: keys end by their own times. On a signal it turns
+// not ready, goes on answering for a while, then finishes what is open.
+package webhook

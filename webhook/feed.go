@@ -1,0 +1,240 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/keywright/keywright/api/keyset"
+	"github.com/keywright/keywright/api/v1alpha1"
+	"github.com/keywright/keywright/webhook/authz"
+	"github.com/keywright/keywright/webhook/policy"
+)
+
+// feed brings what informers tell into an authz.Store.
+type feed struct {
+	store *authz.Store
+	log   *slog.Logger
+	clock func() time.Time
+
+	// changed is when a key set last changed, in Unix nanoseconds.
+	changed atomic.Int64
+	// synced are the informers' words that the Store has all there was.
+	synced []func() bool
+
+	mu sync.Mutex
+	// keys are the SigningKeys that there are, by the names of their entries
+	// in the Secret with HS* secrets, and hmac are those entries.
+	keys map[string]*v1alpha1.SigningKey
+	hmac map[string][]byte
+	// seen are UID and generation of policies, which are all that their
+	// meaning depends on.
+	seen map[authz.Ref]seenPolicy
+}
+
+type seenPolicy struct {
+	uid        string
+	generation int64
+}
+
+func newFeed(store *authz.Store, log *slog.Logger, clock func() time.Time) *feed {
+	return &feed{
+		store: store, log: log, clock: clock,
+		keys: map[string]*v1alpha1.SigningKey{},
+		seen: map[authz.Ref]seenPolicy{},
+	}
+}
+
+// hasSynced says whether the Store has all that there was at the start.
+func (f *feed) hasSynced() bool {
+	for _, synced := range f.synced {
+		if !synced() {
+			return false
+		}
+	}
+	return len(f.synced) > 0
+}
+
+func (f *feed) setSigningKey(sk *v1alpha1.SigningKey) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	entry := keyset.HMACEntryName(sk.Namespace, sk.Name)
+	f.keys[entry] = sk
+	f.load(sk, f.hmac[entry])
+}
+
+func (f *feed) deleteSigningKey(ref authz.Ref) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.keys, keyset.HMACEntryName(ref.Namespace, ref.Name))
+	f.store.DeleteKeys(ref)
+	f.changed.Store(f.clock().UnixNano())
+}
+
+// load puts a SigningKey's keys in force and says what is newly wrong.
+func (f *feed) load(sk *v1alpha1.SigningKey, hmacEntry []byte) {
+	previous, had := f.store.Keys(authz.Ref{Namespace: sk.Namespace, Name: sk.Name})
+	keys := LoadKeys(previous, sk, hmacEntry)
+	f.store.SetKeys(keys)
+	if !had || !slices.Equal(previous.Set.Keys(), keys.Set.Keys()) {
+		f.changed.Store(f.clock().UnixNano())
+	}
+	if !had || !slices.Equal(previous.Problems, keys.Problems) {
+		for _, problem := range keys.Problems {
+			f.log.Warn("SigningKey is only partly usable", "signingKey", keys.Ref.String(), "problem", problem)
+		}
+	}
+}
+
+// setSecrets takes the entries of the Secret with HS* secrets.
+func (f *feed) setSecrets(data map[string][]byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old := f.hmac
+	f.hmac = data
+	for entry, sk := range f.keys {
+		if now := data[entry]; !bytes.Equal(old[entry], now) {
+			f.load(sk, now)
+		}
+	}
+}
+
+func (f *feed) setPolicy(p *v1alpha1.AccessPolicy) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ref := authz.Ref{Namespace: p.Namespace, Name: p.Name}
+	now := seenPolicy{uid: string(p.UID), generation: p.Generation}
+	if f.seen[ref] == now && now.generation != 0 {
+		return // only its status or metadata changed
+	}
+	f.seen[ref] = now
+	compiled, err := policy.Compile(p.Namespace, p.Name, &p.Spec)
+	if err != nil {
+		f.log.Warn("AccessPolicy denies everything: it does not compile", "policy", ref.String(), "error", err.Error())
+	}
+	f.store.SetPolicy(ref, compiled, err)
+}
+
+func (f *feed) deletePolicy(ref authz.Ref) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.seen, ref)
+	f.store.DeletePolicy(ref)
+}
+
+func (f *feed) setNamespace(ns *corev1.Namespace) {
+	labels := ns.Labels
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	f.store.SetNamespace(ns.Name, labels)
+}
+
+// scheme has what the gate reads.
+func scheme() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	if err := corev1.AddToScheme(s); err != nil {
+		return nil, fmt.Errorf("adding core types: %w", err)
+	}
+	if err := v1alpha1.AddToScheme(s); err != nil {
+		return nil, fmt.Errorf("adding keywright types: %w", err)
+	}
+	return s, nil
+}
+
+// informers makes the cache behind the feed. Nothing is asked of the API
+// server before it starts, and resources are not discovered: the gate starts
+// without the API server and becomes ready with it.
+func (f *feed) informers(ctx context.Context, config *rest.Config, o *Options) (cache.Cache, error) {
+	s, err := scheme()
+	if err != nil {
+		return nil, err
+	}
+	mapper := meta.NewDefaultRESTMapper(nil)
+	mapper.Add(v1alpha1.GroupVersion.WithKind("SigningKey"), meta.RESTScopeNamespace)
+	mapper.AddSpecific(v1alpha1.GroupVersion.WithKind("AccessPolicy"),
+		v1alpha1.GroupVersion.WithResource("accesspolicies"), v1alpha1.GroupVersion.WithResource("accesspolicy"), meta.RESTScopeNamespace)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("Secret"), meta.RESTScopeNamespace)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("Namespace"), meta.RESTScopeRoot)
+
+	options := cache.Options{
+		Scheme:           s,
+		Mapper:           mapper,
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Secret{}: {
+				Namespaces: map[string]cache.Config{o.Namespace: {}},
+				Field:      fields.OneTermEqualSelector("metadata.name", keyset.HMACSecretName),
+			},
+		},
+	}
+	if len(o.WatchNamespaces) > 0 {
+		options.DefaultNamespaces = map[string]cache.Config{}
+		for _, name := range o.WatchNamespaces {
+			options.DefaultNamespaces[name] = cache.Config{}
+		}
+	}
+	c, err := cache.New(config, options)
+	if err != nil {
+		return nil, fmt.Errorf("making informers: %w", err)
+	}
+
+	err = follow(ctx, f, c, &v1alpha1.SigningKey{}, f.setSigningKey, f.deleteSigningKey)
+	if err == nil {
+		err = follow(ctx, f, c, &v1alpha1.AccessPolicy{}, f.setPolicy, f.deletePolicy)
+	}
+	if err == nil {
+		err = follow(ctx, f, c, &corev1.Secret{},
+			func(s *corev1.Secret) { f.setSecrets(s.Data) },
+			func(authz.Ref) { f.setSecrets(nil) })
+	}
+	if err == nil && len(o.WatchNamespaces) == 0 {
+		err = follow(ctx, f, c, &corev1.Namespace{}, f.setNamespace,
+			func(ref authz.Ref) { f.store.SetNamespace(ref.Name, nil) })
+	}
+	return c, err
+}
+
+// follow calls set and gone for the objects of a kind.
+func follow[T client.Object](ctx context.Context, f *feed, c cache.Cache, kind T, set func(T), gone func(authz.Ref)) error {
+	informer, err := c.GetInformer(ctx, kind, cache.BlockUntilSynced(false))
+	if err != nil {
+		return fmt.Errorf("following %T: %w", kind, err)
+	}
+	handle := func(object any) {
+		if typed, ok := object.(T); ok {
+			set(typed)
+		}
+	}
+	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    handle,
+		UpdateFunc: func(_, object any) { handle(object) },
+		DeleteFunc: func(object any) {
+			if last, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
+				object = last.Obj
+			}
+			if typed, ok := object.(T); ok {
+				gone(authz.Ref{Namespace: typed.GetNamespace(), Name: typed.GetName()})
+			}
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("following %T: %w", kind, err)
+	}
+	f.synced = append(f.synced, registration.HasSynced)
+	return nil
+}

@@ -1,0 +1,97 @@
+package webhook
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Options of the process. Errors name the flag of the command that sets them.
+type Options struct {
+	// Listen and AdminListen are addresses, host:port.
+	Listen, AdminListen string
+	// TLSCertFile and TLSKeyFile are PEM files, read again when they change.
+	TLSCertFile, TLSKeyFile string
+	// TLSMinVersion is 1.2 or 1.3.
+	TLSMinVersion string
+	// InsecureHTTP serves without TLS instead.
+	InsecureHTTP bool
+	// Namespace is the one of the controller, and so of the Secret with HS*
+	// secrets.
+	Namespace string
+	// WatchNamespaces are those whose SigningKeys and AccessPolicies count;
+	// all when empty. When set, namespaces' labels are not read, and
+	// allowedNamespaces with a selector allow no other namespace.
+	WatchNamespaces []string
+	// CacheSize is how many verified tokens are remembered.
+	CacheSize int
+	// ShutdownDelay is how long the process goes on answering once it is not
+	// ready.
+	ShutdownDelay time.Duration
+	// PublicURL is where verifiers reach this process, for discovery
+	// documents.
+	PublicURL string
+}
+
+// Validate says what is wrong with all fields.
+func (o *Options) Validate() error {
+	var faults []error
+	fault := func(flag, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("--"+flag+": "+format, args...))
+	}
+	for _, address := range []struct{ flag, value string }{{"listen", o.Listen}, {"admin-listen", o.AdminListen}} {
+		if _, _, err := net.SplitHostPort(address.value); err != nil {
+			fault(address.flag, "write an address such as :8443: %v", err)
+		}
+	}
+	switch {
+	case o.InsecureHTTP && (o.TLSCertFile != "" || o.TLSKeyFile != ""):
+		fault("insecure-http", "goes without --tls-cert-file and --tls-key-file: choose one")
+	case o.InsecureHTTP:
+	case o.TLSCertFile == "":
+		fault("tls-cert-file", "name the certificate, or say --insecure-http to serve without TLS")
+	case o.TLSKeyFile == "":
+		fault("tls-key-file", "name the certificate's key")
+	}
+	if _, err := o.tlsMinVersion(); err != nil {
+		fault("tls-min-version", "%v", err)
+	}
+	if o.Namespace == "" {
+		fault("namespace", "name the namespace that this process runs in, or set POD_NAMESPACE")
+	} else if wrong := validation.IsDNS1123Label(o.Namespace); len(wrong) > 0 {
+		fault("namespace", "%q is not a namespace: %s", o.Namespace, wrong[0])
+	}
+	for _, name := range o.WatchNamespaces {
+		if wrong := validation.IsDNS1123Label(name); len(wrong) > 0 {
+			fault("watch-namespaces", "%q is not a namespace: %s", name, wrong[0])
+		}
+	}
+	if o.CacheSize < 1 {
+		fault("cache-size", "must be at least 1")
+	}
+	if o.ShutdownDelay < 0 {
+		fault("shutdown-delay", "must not be negative")
+	}
+	if o.PublicURL != "" {
+		u, err := url.Parse(o.PublicURL)
+		if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+			fault("public-url", "write a URL such as https://keys.example.com, without query and fragment")
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (o *Options) tlsMinVersion() (uint16, error) {
+	switch o.TLSMinVersion {
+	case "1.2":
+		return tls.VersionTLS12, nil
+	case "1.3":
+		return tls.VersionTLS13, nil
+	}
+	return 0, errors.New("must be 1.2 or 1.3")
+}

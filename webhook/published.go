@@ -1,0 +1,184 @@
+package webhook
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keywright/keywright/api/keyset"
+	"github.com/keywright/keywright/webhook/authz"
+)
+
+// keysPrefix is where public keys are served.
+const keysPrefix = "/keys/"
+
+const (
+	jwksPath      = "jwks.json"
+	discoveryPath = ".well-known/openid-configuration"
+)
+
+// published serves JWKS (RFC 7517) and discovery documents (OpenID Connect
+// Discovery 1.0 section 3) of SigningKeys, to GET and HEAD.
+type published struct {
+	store *authz.Store
+	clock func() time.Time
+	// synced says whether a SigningKey that is not known does not exist.
+	synced func() bool
+	// url is where this process is reached from outside, without a slash at
+	// its end; empty when it is not known.
+	url string
+}
+
+// discovery is a discovery document.
+type discovery struct {
+	Issuer        string   `json:"issuer"`
+	JWKSURI       string   `json:"jwks_uri"`
+	Algorithms    []string `json:"id_token_signing_alg_values_supported"`
+	ResponseTypes []string `json:"response_types_supported"`
+	SubjectTypes  []string `json:"subject_types_supported"`
+}
+
+func (p *published) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	ref, document, ok := cutKeys(r.RequestURI)
+	if !ok {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	known, ok := p.store.Keys(ref)
+	if !ok && !p.synced() {
+		retryLater(w)
+		return
+	}
+	if !ok || (document == discoveryPath && known.Issuer == "") {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	now := p.clock()
+	keys := publicKeys(known, now)
+	switch {
+	case len(keys) == 0 && known.Symmetric:
+		w.WriteHeader(http.StatusNotFound)
+	case len(keys) == 0:
+		retryLater(w) // never an empty set: verifiers would keep it
+	case document == jwksPath:
+		p.writeJWKS(w, known, keys, now)
+	default:
+		p.writeDiscovery(w, r, known, keys, now)
+	}
+}
+
+// cutKeys takes a raw target /keys/{namespace}/{name}/{document} apart.
+func cutKeys(target string) (ref authz.Ref, document string, ok bool) {
+	target, _, _ = strings.Cut(target, "?")
+	rest, ok := strings.CutPrefix(target, keysPrefix)
+	if !ok {
+		return authz.Ref{}, "", false
+	}
+	parts := strings.SplitN(rest, "/", 3)
+	if len(parts) != 3 || (parts[2] != jwksPath && parts[2] != discoveryPath) {
+		return authz.Ref{}, "", false
+	}
+	return authz.Ref{Namespace: parts[0], Name: parts[1]}, parts[2], true
+}
+
+// publicKeys are the keys with a public half that verify at now.
+func publicKeys(known *authz.Keys, now time.Time) []*keyset.Key {
+	return slices.DeleteFunc(known.Set.Keys(), func(k *keyset.Key) bool {
+		return k.Algorithm.Symmetric() || !k.ValidAt(now)
+	})
+}
+
+// maxAge is how long a verifier may keep what it got: never past the next
+// change that is known, and at least a second.
+func maxAge(known *authz.Keys, now time.Time) time.Duration {
+	age := known.MaxAge
+	if !known.NextTransition.IsZero() {
+		age = min(age, known.NextTransition.Sub(now))
+	}
+	return max(age, time.Second)
+}
+
+func (p *published) writeJWKS(w http.ResponseWriter, known *authz.Keys, keys []*keyset.Key, now time.Time) {
+	document, err := keyset.DocumentOf(keys)
+	if err != nil {
+		retryLater(w) // each key was read from such members
+		return
+	}
+	w.Header().Set("Cache-Control", cacheFor(known, now))
+	writeJSON(w, "application/jwk-set+json", document)
+}
+
+func (p *published) writeDiscovery(w http.ResponseWriter, r *http.Request, known *authz.Keys, keys []*keyset.Key, now time.Time) {
+	base, cacheControl := p.url, cacheFor(known, now)
+	if base == "" {
+		// The asking side's own word for us is good enough for itself, and
+		// for nobody else: no forwarded field is read, nothing is kept.
+		if !isAuthority(r.Host) {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		scheme := "http://"
+		if r.TLS != nil {
+			scheme = "https://"
+		}
+		base, cacheControl = scheme+r.Host, "no-store"
+	}
+	var algorithms []string
+	for _, k := range keys {
+		if alg := string(k.Algorithm); !slices.Contains(algorithms, alg) {
+			algorithms = append(algorithms, alg)
+		}
+	}
+	slices.Sort(algorithms)
+	w.Header().Set("Cache-Control", cacheControl)
+	writeJSON(w, "application/json", discovery{
+		Issuer:        known.Issuer,
+		JWKSURI:       base + keysPrefix + known.Ref.String() + "/" + jwksPath,
+		Algorithms:    algorithms,
+		ResponseTypes: []string{"id_token"},
+		SubjectTypes:  []string{"public"},
+	})
+}
+
+func cacheFor(known *authz.Keys, now time.Time) string {
+	return "public, max-age=" + strconv.FormatInt(int64(maxAge(known, now)/time.Second), 10)
+}
+
+func retryLater(w http.ResponseWriter) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Retry-After", "1")
+	w.WriteHeader(http.StatusServiceUnavailable)
+}
+
+func writeJSON(w http.ResponseWriter, contentType string, document any) {
+	raw, err := json.Marshal(document)
+	if err != nil {
+		retryLater(w)
+		return
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(raw)))
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, _ = w.Write(raw) // whoever asked is gone
+}
+
+// isAuthority says whether s has only what a host and a port are made of.
+func isAuthority(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '-', c == '.', c == ':', c == '[', c == ']':
+		default:
+			return false
+		}
+	}
+	return s != ""
+}

@@ -1,0 +1,224 @@
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+
+	"github.com/keywright/keywright/webhook/authz"
+	"github.com/keywright/keywright/webhook/httpauth"
+)
+
+// Limits of the listeners.
+const (
+	// readTimeout bounds the whole of a request, from its first byte or, on a
+	// new connection, from the handshake. One value for header and body costs
+	// one timer less.
+	readTimeout = 10 * time.Second
+	// idleTimeout is longer than what proxies keep connections for, so that
+	// it is they who close them.
+	idleTimeout = 15 * time.Minute
+	// maxHeaderBytes is more than proxies let through (nginx: 4 buffers of
+	// 8 KiB), so that what a client sent is answered with a decision.
+	maxHeaderBytes = 128 << 10
+	// drainTimeout bounds how long open requests may take at the end.
+	drainTimeout = 10 * time.Second
+)
+
+// Run is the process: it returns nil after a drain that began when ctx ended,
+// or the first error. The caller has validated o.
+func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) error {
+	auth, err := net.Listen("tcp", o.Listen)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	defer func() { _ = auth.Close() }()
+	admin, err := net.Listen("tcp", o.AdminListen)
+	if err != nil {
+		return fmt.Errorf("--admin-listen: %w", err)
+	}
+	defer func() { _ = admin.Close() }()
+
+	// What is behind the answers goes on until the last one is given.
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+
+	api := &contact{clock: time.Now}
+	config = rest.CopyConfig(config)
+	config.Wrap(api.wrap)
+	g := newServer(log, api, o, time.Now)
+	defer g.gate.Close()
+	informers, err := g.feed.informers(background, config, &o)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 1)
+	go func() {
+		err := informers.Start(background)
+		if err == nil && background.Err() == nil {
+			err = errors.New("informers ended")
+		}
+		failed <- err
+	}()
+	return g.serve(ctx, auth, admin, failed)
+}
+
+// server is the process without its informers.
+type server struct {
+	options  Options
+	log      *slog.Logger
+	store    *authz.Store
+	gate     *authz.Gate
+	feed     *feed
+	auth     http.Handler
+	admin    http.Handler
+	draining atomic.Bool
+}
+
+func newServer(log *slog.Logger, api *contact, o Options, clock func() time.Time) *server {
+	store := authz.NewStore()
+	s := &server{
+		options: o,
+		log:     log,
+		store:   store,
+		feed:    newFeed(store, log, clock),
+		gate: authz.NewGate(store, authz.Options{
+			CacheSize: o.CacheSize,
+			Clock:     clock,
+			OnPanic: func(fault any, stack []byte) {
+				// The fault's text could hold what a client sent.
+				log.Error("fault while deciding: denied", "type", fmt.Sprintf("%T", fault), "stack", string(stack))
+			},
+		}),
+	}
+	duration := newDuration()
+	s.auth = s.authHandler(
+		&httpauth.Handler{
+			Gate:       s.gate,
+			Clock:      clock,
+			Took:       func(d time.Duration) { duration.Observe(d.Seconds()) },
+			Log:        newDecisionLog(log).decided,
+			LogAllowed: log.Enabled(context.Background(), slog.LevelDebug),
+		},
+		&published{store: store, clock: clock, synced: s.feed.hasSynced, url: strings.TrimRight(o.PublicURL, "/")},
+	)
+	registry := newRegistry(duration, &metrics{store: store, gate: s.gate, feed: s.feed, contact: api, clock: clock})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	s.admin = mux
+	return s
+}
+
+// authHandler looks at the raw target: a mux would clean it and redirect.
+func (s *server) authHandler(decisions, keys http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			w.Header().Set("Connection", "close") // the next request goes elsewhere
+		}
+		switch {
+		case strings.HasPrefix(r.RequestURI, httpauth.Prefix):
+			decisions.ServeHTTP(w, r)
+		case strings.HasPrefix(r.RequestURI, keysPrefix):
+			keys.ServeHTTP(w, r)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	})
+}
+
+func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
+	switch {
+	case s.draining.Load():
+		answer(w, http.StatusServiceUnavailable, "shutting down")
+	case !s.feed.hasSynced():
+		answer(w, http.StatusServiceUnavailable, "not synced yet")
+	default:
+		answer(w, http.StatusOK, "ok")
+	}
+}
+
+func answer(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text + "\n")) // whoever asked is gone
+}
+
+// serve answers on both listeners until ctx ends or something fails, which
+// failed may tell too; then it drains.
+func (s *server) serve(ctx context.Context, auth, admin net.Listener, failed <-chan error) error {
+	ended := make(chan error, 3)
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+
+	authServer := s.httpServer(s.auth)
+	adminServer := s.httpServer(s.admin)
+	if s.options.InsecureHTTP {
+		authServer.Protocols = new(http.Protocols)
+		authServer.Protocols.SetHTTP1(true)
+		authServer.Protocols.SetUnencryptedHTTP2(true)
+		go func() { ended <- authServer.Serve(auth) }()
+	} else {
+		watcher, err := certwatcher.New(s.options.TLSCertFile, s.options.TLSKeyFile)
+		if err != nil {
+			return fmt.Errorf("--tls-cert-file, --tls-key-file: %w", err)
+		}
+		go func() {
+			if err := watcher.Start(background); err != nil {
+				ended <- fmt.Errorf("following the certificate: %w", err)
+			}
+		}()
+		minVersion, err := s.options.tlsMinVersion()
+		if err != nil {
+			return fmt.Errorf("--tls-min-version: %w", err)
+		}
+		authServer.TLSConfig = &tls.Config{MinVersion: minVersion, GetCertificate: watcher.GetCertificate} //nolint:gosec // 1.2 at least
+		go func() { ended <- authServer.ServeTLS(auth, "", "") }()
+	}
+	go func() { ended <- adminServer.Serve(admin) }()
+	s.log.Info("listening", "address", auth.Addr().String(), "tls", !s.options.InsecureHTTP, "admin", admin.Addr().String())
+
+	var cause error
+	select {
+	case <-ctx.Done():
+	case cause = <-failed:
+	case cause = <-ended:
+	}
+	s.draining.Store(true)
+	s.log.Info("draining", "delay", s.options.ShutdownDelay.String())
+	if cause == nil {
+		delay := time.NewTimer(s.options.ShutdownDelay)
+		select {
+		case <-delay.C:
+		case cause = <-failed:
+		case cause = <-ended:
+		}
+		delay.Stop()
+	}
+	limited, cancel := context.WithTimeout(background, drainTimeout)
+	defer cancel()
+	return errors.Join(cause, authServer.Shutdown(limited), adminServer.Shutdown(limited))
+}
+
+func (s *server) httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadTimeout:       readTimeout,
+		ReadHeaderTimeout: readTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}
