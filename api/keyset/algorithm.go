@@ -103,6 +103,9 @@ func (a Algorithm) CheckVerificationKey(pub crypto.PublicKey) error {
 	}
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:
+		if k == nil || k.Curve == nil || k.X == nil || k.Y == nil {
+			return fmt.Errorf("%w: an EC key without a point", ErrUnusableKey)
+		}
 		if want.family != FamilyEC || k.Curve != want.curve {
 			return fmt.Errorf("%w: an EC key on %s with %s", ErrUnusableKey, k.Curve.Params().Name, a)
 		}
@@ -117,8 +120,11 @@ func (a Algorithm) CheckVerificationKey(pub crypto.PublicKey) error {
 		if want.family != FamilyRSA {
 			return fmt.Errorf("%w: an RSA key with %s", ErrUnusableKey, a)
 		}
-		if k.N == nil || k.N.BitLen() < MinRSABits {
+		if k == nil || k.N == nil || k.N.BitLen() < MinRSABits {
 			return fmt.Errorf("%w: an RSA key under %d bits", ErrUnusableKey, MinRSABits)
+		}
+		if k.N.Sign() < 0 || k.N.Bit(0) == 0 {
+			return fmt.Errorf("%w: an RSA key whose modulus is not odd and positive", ErrUnusableKey)
 		}
 		if k.E < 3 || k.E%2 == 0 {
 			return fmt.Errorf("%w: an RSA key with exponent %d", ErrUnusableKey, k.E)

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	jose "github.com/go-jose/go-jose/v4"
 )
@@ -49,6 +50,9 @@ func MembersOf(pub crypto.PublicKey) (Members, error) {
 
 // PublicKey reads the members. Errors wrap ErrMalformedJWK.
 func (m Members) PublicKey() (crypto.PublicKey, error) {
+	if strings.ContainsAny(m.X+m.Y+m.N+m.E, "\r\n") { // base64 skips them
+		return nil, fmt.Errorf("%w: a line break", ErrMalformedJWK)
+	}
 	raw, err := json.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformedJWK, err)
@@ -57,9 +61,13 @@ func (m Members) PublicKey() (crypto.PublicKey, error) {
 	if err := k.UnmarshalJSON(raw); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformedJWK, err)
 	}
-	switch k.Key.(type) {
-	case *ecdsa.PublicKey, *rsa.PublicKey, ed25519.PublicKey:
-		return k.Key, nil
+	switch pub := k.Key.(type) {
+	case *ecdsa.PublicKey, ed25519.PublicKey:
+		return pub, nil
+	case *rsa.PublicKey:
+		if pub.N.Sign() > 0 {
+			return pub, nil
+		}
 	}
 	return nil, fmt.Errorf("%w: kty %q", ErrMalformedJWK, m.Kty)
 }
@@ -115,8 +123,9 @@ func EncodePrivate(priv any, id string, alg Algorithm) (json.RawMessage, error) 
 }
 
 // DecodePrivate reads what EncodePrivate wrote: the private key and its
-// verification half (for HMAC, the secret itself). It never quotes its input.
-// Errors wrap ErrMalformedJWK.
+// verification half (for HMAC, the secret itself). Halves that do not belong
+// together are refused: nobody could verify what such a key signs. It never
+// quotes its input. Errors wrap ErrMalformedJWK.
 func DecodePrivate(raw []byte) (priv any, pub crypto.PublicKey, err error) {
 	var k jose.JSONWebKey
 	if err := k.UnmarshalJSON(raw); err != nil {
@@ -124,10 +133,20 @@ func DecodePrivate(raw []byte) (priv any, pub crypto.PublicKey, err error) {
 	}
 	switch p := k.Key.(type) {
 	case *ecdsa.PrivateKey:
+		whole, err := p.ECDH()
+		if err != nil {
+			return nil, nil, ErrMalformedJWK
+		}
+		if half, err := p.PublicKey.ECDH(); err != nil || !whole.PublicKey().Equal(half) {
+			return nil, nil, ErrMalformedJWK
+		}
 		return p, &p.PublicKey, nil
-	case *rsa.PrivateKey:
+	case *rsa.PrivateKey: // go-jose has compared its halves
 		return p, &p.PublicKey, nil
 	case ed25519.PrivateKey:
+		if !ed25519.NewKeyFromSeed(p.Seed()).Equal(p) {
+			return nil, nil, ErrMalformedJWK
+		}
 		return p, p.Public(), nil
 	case []byte:
 		return p, p, nil
