@@ -103,8 +103,8 @@ func (a Algorithm) CheckVerificationKey(pub crypto.PublicKey) error {
 	}
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:
-		if k == nil || k.Curve == nil || k.X == nil || k.Y == nil {
-			return fmt.Errorf("%w: an EC key without a point", ErrUnusableKey)
+		if k == nil || k.Curve == nil {
+			return fmt.Errorf("%w: an EC key without a curve", ErrUnusableKey)
 		}
 		if want.family != FamilyEC || k.Curve != want.curve {
 			return fmt.Errorf("%w: an EC key on %s with %s", ErrUnusableKey, k.Curve.Params().Name, a)
