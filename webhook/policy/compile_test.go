@@ -1,0 +1,309 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/keywright/keywright/api/v1alpha1"
+)
+
+var someIssuer = []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "shop"}}}
+
+func mustCompile(t testing.TB, spec v1alpha1.AccessPolicySpec) *Policy {
+	t.Helper()
+	if spec.Issuers == nil {
+		spec.Issuers = someIssuer
+	}
+	p, err := Compile("shop", "orders", &spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func requireCEL(text string) v1alpha1.AccessPolicySpec {
+	return v1alpha1.AccessPolicySpec{Rules: []v1alpha1.Rule{{
+		Name: "only", Require: &v1alpha1.Requirements{Expressions: []v1alpha1.Expression{{CEL: text, Message: "needs it"}}},
+	}}}
+}
+
+func headerCEL(text string) v1alpha1.AccessPolicySpec {
+	return v1alpha1.AccessPolicySpec{Identity: &v1alpha1.Identity{
+		Headers: []v1alpha1.IdentityHeader{{Name: "X-Auth-Test", CEL: text}},
+	}}
+}
+
+func matchOf(m v1alpha1.Match) v1alpha1.AccessPolicySpec {
+	return v1alpha1.AccessPolicySpec{Rules: []v1alpha1.Rule{{Name: "only", Match: []v1alpha1.Match{m}}}}
+}
+
+func TestCompileAppliesDefaults(t *testing.T) {
+	p := mustCompile(t, v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{
+		{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "own"}, Audiences: []string{"orders"}},
+		{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "other", Namespace: "elsewhere"}},
+	}})
+	if p.Realm() != "orders" {
+		t.Errorf("realm %q, want the policy's name", p.Realm())
+	}
+	wantCredentials := []v1alpha1.Credential{{Header: &v1alpha1.HeaderCredential{Name: "Authorization", Scheme: "Bearer"}}}
+	if diff := cmp.Diff(wantCredentials, p.Credentials()); diff != "" {
+		t.Errorf("credentials (-want +got):\n%s", diff)
+	}
+	wantIssuers := []v1alpha1.TokenIssuerRef{
+		{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "own", Namespace: "shop"}, Audiences: []string{"orders"}},
+		{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "other", Namespace: "elsewhere"}},
+	}
+	if diff := cmp.Diff(wantIssuers, p.Issuers()); diff != "" {
+		t.Errorf("issuers (-want +got):\n%s", diff)
+	}
+	if p.Rules() != 0 {
+		t.Errorf("%d rules, want 0", p.Rules())
+	}
+	rule, err := p.Select(&Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rule.Name() != "default" || rule.Access() != v1alpha1.AccessAuthenticated || len(rule.Scopes()) != 0 {
+		t.Errorf("the implicit rule is %q, %s, scopes %v", rule.Name(), rule.Access(), rule.Scopes())
+	}
+}
+
+func TestCompileKeepsNothingOfTheSpec(t *testing.T) {
+	spec := v1alpha1.AccessPolicySpec{
+		Credentials: []v1alpha1.Credential{{Cookie: &v1alpha1.CookieCredential{Name: "session"}}},
+		Issuers:     []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "own"}, Audiences: []string{"orders"}}},
+		Rules: []v1alpha1.Rule{{
+			Name: "r", Match: []v1alpha1.Match{{Methods: []string{"GET"}}},
+			Require: &v1alpha1.Requirements{Scopes: []string{"read"}, Claims: []v1alpha1.ClaimRequirement{{Path: "role", AnyOf: []string{"admin"}}}},
+		}},
+	}
+	p, err := Compile("shop", "orders", &spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Credentials[0].Cookie.Name = "changed"
+	spec.Issuers[0].Audiences[0] = "changed"
+	spec.Rules[0].Match[0].Methods[0] = "PUT"
+	spec.Rules[0].Require.Scopes[0] = "changed"
+	spec.Rules[0].Require.Claims[0].AnyOf[0] = "changed"
+
+	rule, err := p.Select(&Request{Method: "GET"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rule.Evaluate(map[string]any{"scope": "read", "role": "admin"}, &Request{Method: "GET"}); err != nil {
+		t.Error(err)
+	}
+	if p.Credentials()[0].Cookie.Name != "session" || p.Issuers()[0].Audiences[0] != "orders" {
+		t.Errorf("a change of the spec shows in %v, %v", p.Credentials(), p.Issuers())
+	}
+}
+
+func TestCompileSaysWhatToChange(t *testing.T) {
+	text := func(s string) *string { return &s }
+	with := func(r v1alpha1.Rule) v1alpha1.AccessPolicySpec {
+		return v1alpha1.AccessPolicySpec{Rules: []v1alpha1.Rule{r}}
+	}
+	claim := func(c v1alpha1.ClaimRequirement) v1alpha1.AccessPolicySpec {
+		return with(v1alpha1.Rule{Name: "r", Require: &v1alpha1.Requirements{Claims: []v1alpha1.ClaimRequirement{c}}})
+	}
+	path := func(exact, prefix string) v1alpha1.AccessPolicySpec {
+		return matchOf(v1alpha1.Match{Paths: []v1alpha1.PathMatch{{Exact: exact, Prefix: prefix}}})
+	}
+	const celField = "spec.rules[0].require.expressions[0].cel: "
+	const pathField = "spec.rules[0].match[0].paths[0]"
+	for name, tc := range map[string]struct {
+		spec      v1alpha1.AccessPolicySpec
+		noIssuers bool
+		want      []string
+	}{
+		"no issuer":                     {noIssuers: true, want: []string{"spec.issuers: Required value: name at least one issuer"}},
+		"an issuer without a name":      {spec: v1alpha1.AccessPolicySpec{Issuers: make([]v1alpha1.TokenIssuerRef, 1)}, want: []string{"spec.issuers[0].signingKeyRef.name: Required value"}},
+		"a realm with quotes":           {spec: v1alpha1.AccessPolicySpec{Realm: `a"b`}, want: []string{"spec.realm: ", "without quotes"}},
+		"a realm with a line break":     {spec: v1alpha1.AccessPolicySpec{Realm: "a\r\nb"}, want: []string{"spec.realm: ", "printable ASCII"}},
+		"an unknown way with ambiguity": {spec: v1alpha1.AccessPolicySpec{AmbiguousPaths: "Allow"}, want: []string{"spec.ambiguousPaths: ", `"Deny", "Normalize"`}},
+		"a credential that is none":     {spec: v1alpha1.AccessPolicySpec{Credentials: make([]v1alpha1.Credential, 1)}, want: []string{"spec.credentials[0]: Required value: set exactly one of header and cookie"}},
+		"a credential named twice, whatever its case": {
+			spec: v1alpha1.AccessPolicySpec{Credentials: []v1alpha1.Credential{
+				{Header: &v1alpha1.HeaderCredential{Name: "Authorization", Scheme: "Bearer"}},
+				{Header: &v1alpha1.HeaderCredential{Name: "authorization", Scheme: "bearer"}},
+			}}, want: []string{"spec.credentials[1]: Duplicate value"}},
+		"a credential with an impossible header": {
+			spec: v1alpha1.AccessPolicySpec{Credentials: []v1alpha1.Credential{{Header: &v1alpha1.HeaderCredential{Name: "X_Token"}}}},
+			want: []string{"spec.credentials[0].header.name: ", "use letters, digits and '-'"}},
+		"a cookie without a name": {
+			spec: v1alpha1.AccessPolicySpec{Credentials: []v1alpha1.Credential{{Cookie: &v1alpha1.CookieCredential{}}}},
+			want: []string{"spec.credentials[0].cookie.name: Required value"}},
+		"a rule without a name":          {spec: with(v1alpha1.Rule{}), want: []string{"spec.rules[0].name: Required value"}},
+		"two rules of one name":          {spec: v1alpha1.AccessPolicySpec{Rules: []v1alpha1.Rule{{Name: "a"}, {Name: "a"}}}, want: []string{`spec.rules[1].name: Duplicate value: "a"`}},
+		"an unknown access":              {spec: with(v1alpha1.Rule{Name: "r", Access: "Open"}), want: []string{"spec.rules[0].access: Unsupported value"}},
+		"requirements of everyone":       {spec: with(v1alpha1.Rule{Name: "r", Access: v1alpha1.AccessAnonymous, Require: &v1alpha1.Requirements{}}), want: []string{"spec.rules[0].require: Forbidden: it goes with access: Authenticated only"}},
+		"a scope with a space":           {spec: with(v1alpha1.Rule{Name: "r", Require: &v1alpha1.Requirements{Scopes: []string{"ok", "a b"}}}), want: []string{"spec.rules[0].require.scopes[1]: ", "without spaces"}},
+		"a scope with a quote":           {spec: with(v1alpha1.Rule{Name: "r", Require: &v1alpha1.Requirements{Scopes: []string{`a"`}}}), want: []string{"spec.rules[0].require.scopes[0]: "}},
+		"a claim without a path":         {spec: claim(v1alpha1.ClaimRequirement{Equals: text("x")}), want: []string{"spec.rules[0].require.claims[0].path: Required value"}},
+		"a claim that asks for nothing":  {spec: claim(v1alpha1.ClaimRequirement{Path: "a"}), want: []string{"spec.rules[0].require.claims[0]: ", "exactly one of equals, anyOf and allOf"}},
+		"a claim that asks twice":        {spec: claim(v1alpha1.ClaimRequirement{Path: "a", Equals: text("x"), AnyOf: []string{"x"}}), want: []string{"exactly one of equals, anyOf and allOf"}},
+		"a claim that asks for all of 0": {spec: claim(v1alpha1.ClaimRequirement{Path: "a", AllOf: []string{}}), want: []string{"spec.rules[0].require.claims[0]: ", "at least one value"}},
+		"a method in small letters":      {spec: matchOf(v1alpha1.Match{Methods: []string{"GET", "get"}}), want: []string{`spec.rules[0].match[0].methods[1]: Invalid value: "get": write methods in capitals`}},
+		"a host with a wildcard":         {spec: matchOf(v1alpha1.Match{Hosts: []string{"*.example.com"}}), want: []string{"spec.rules[0].match[0].hosts[0]: ", "there are no wildcards"}},
+		"a path that is none":            {spec: path("", ""), want: []string{pathField + ": ", "exactly one of exact and prefix"}},
+		"a path that is both":            {spec: path("/a", "/b"), want: []string{pathField + ": ", "exactly one of exact and prefix"}},
+		"a path without its slash":       {spec: path("a", ""), want: []string{pathField + ".exact: ", "begin with '/'"}},
+		"a path with a dot segment":      {spec: path("", "/a/../b"), want: []string{pathField + ".prefix: ", "dot segments"}},
+		"a path with a doubled slash":    {spec: path("", "/a//b"), want: []string{pathField + ".prefix: "}},
+		"a path with a query":            {spec: path("/a?x=1", ""), want: []string{pathField + ".exact: ", "no request can fit it", "without their query"}},
+		"a path that is encoded":         {spec: path("/a%20b", ""), want: []string{pathField + ".exact: ", "compared decoded"}},
+		"a path with a parameter":        {spec: path("", "/a;v=1"), want: []string{pathField + ".prefix: ", "no request can fit it"}},
+		"a path with a backslash":        {spec: path(`/a\b`, ""), want: []string{pathField + ".exact: "}},
+
+		"an expression with an unknown variable": {spec: requireCEL("foo"), want: []string{celField, `"foo"`, "undeclared reference to 'foo'", "variables are claims", "(at 1:1)"}},
+		"an expression with an unknown part":     {spec: requireCEL("request.pth == '/'"), want: []string{celField, "use request.method, request.host, request.path or request.query"}},
+		"an expression over the whole request":   {spec: requireCEL("request == request"), want: []string{celField, "use request.method"}},
+		"an expression that does not parse":      {spec: requireCEL("claims.sub =="), want: []string{celField, "Syntax error", "(at 1:14)"}},
+		"an expression that gives a text":        {spec: requireCEL("request.path"), want: []string{celField, "it gives string: write an expression that gives bool"}},
+		"an expression of mixed types":           {spec: requireCEL("request.path == 1"), want: []string{celField, "no matching overload"}},
+		"an expression with a broken pattern":    {spec: requireCEL("request.path.matches('(')"), want: []string{celField, "missing closing )"}},
+		"an empty expression":                    {spec: requireCEL(""), want: []string{celField, "write a CEL expression"}},
+		"an expression that is too long":         {spec: requireCEL("'" + strings.Repeat("a", 5000) + "' == ''"), want: []string{celField, "…"}},
+		"a header expression that gives a bool":  {spec: headerCEL("true"), want: []string{"spec.identity.headers[0].cel: ", "it gives bool: write an expression that gives string"}},
+		"a header expression that is broken":     {spec: headerCEL("claims."), want: []string{"spec.identity.headers[0].cel: ", "Syntax error"}},
+
+		"a header from nowhere": {
+			spec: v1alpha1.AccessPolicySpec{Identity: &v1alpha1.Identity{Headers: []v1alpha1.IdentityHeader{{Name: "X-A"}}}},
+			want: []string{"spec.identity.headers[0]: ", "exactly one of claim and cel"}},
+		"a header with a meaning of its own": {
+			spec: v1alpha1.AccessPolicySpec{Identity: &v1alpha1.Identity{Headers: []v1alpha1.IdentityHeader{{Name: "Content-Length", Claim: "sub"}}}},
+			want: []string{"spec.identity.headers[0].name: ", "choose another"}},
+		"a header named twice, whatever its case": {
+			spec: v1alpha1.AccessPolicySpec{Identity: &v1alpha1.Identity{Headers: []v1alpha1.IdentityHeader{{Name: "X-A", Claim: "sub"}, {Name: "x-a", Claim: "sub"}}}},
+			want: []string{"spec.identity.headers[1].name: Duplicate value"}},
+		"a header with an underscore": {
+			spec: v1alpha1.AccessPolicySpec{Identity: &v1alpha1.Identity{Headers: []v1alpha1.IdentityHeader{{Name: "X_A", Claim: "sub"}}}},
+			want: []string{"spec.identity.headers[0].name: ", "use letters, digits and '-'"}},
+		"every fault is listed, not the first alone": {
+			spec: v1alpha1.AccessPolicySpec{Rules: []v1alpha1.Rule{
+				{Name: "fine"},
+				{Name: "broken", Match: []v1alpha1.Match{{Methods: []string{"get"}}}, Require: &v1alpha1.Requirements{
+					Expressions: []v1alpha1.Expression{{CEL: "true"}, {CEL: "bar"}},
+				}},
+			}},
+			want: []string{"compiling AccessPolicy shop/orders: ", "spec.rules[1].match[0].methods[0]: ", "spec.rules[1].require.expressions[1].cel: "}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tc.spec.Issuers == nil && !tc.noIssuers {
+				tc.spec.Issuers = someIssuer
+			}
+			p, err := Compile("shop", "orders", &tc.spec)
+			if err == nil || p != nil {
+				t.Fatalf("Compile = %v, %v, want an error", p, err)
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error\n\t%v\ndoes not say\n\t%s", err, want)
+				}
+			}
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("error is not one line: %q", err)
+			}
+		})
+	}
+}
+
+func TestCompileAcceptsAmbiguousRulePathsWhereThePolicyNormalises(t *testing.T) {
+	spec := matchOf(v1alpha1.Match{Paths: []v1alpha1.PathMatch{{Exact: "/a;v=1"}}})
+	spec.AmbiguousPaths = v1alpha1.AmbiguousPathsNormalize
+	p := mustCompile(t, spec)
+	if _, err := p.Select(&Request{Path: "/a;v=1", HasPath: true, Ambiguous: true}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNeedsSaysWhatIsLookedAt(t *testing.T) {
+	paths := []v1alpha1.PathMatch{{Prefix: "/a"}}
+	for name, tc := range map[string]struct {
+		spec v1alpha1.AccessPolicySpec
+		want string
+	}{
+		"a policy without rules looks at nothing":        {want: ""},
+		"a rule for everything looks at nothing":         {spec: matchOf(v1alpha1.Match{}), want: ""},
+		"a method rule":                                  {spec: matchOf(v1alpha1.Match{Methods: []string{"GET"}}), want: "method"},
+		"a path rule":                                    {spec: matchOf(v1alpha1.Match{Paths: paths}), want: "path"},
+		"a host rule":                                    {spec: matchOf(v1alpha1.Match{Hosts: []string{"a.example"}}), want: "host"},
+		"a rule for all three":                           {spec: matchOf(v1alpha1.Match{Hosts: []string{"a.example"}, Methods: []string{"GET"}, Paths: paths}), want: "method path host"},
+		"an expression over claims":                      {spec: requireCEL("claims.sub == 'request.path'"), want: ""},
+		"an expression over the method":                  {spec: requireCEL("request.method == 'GET'"), want: "method"},
+		"an expression over the path":                    {spec: requireCEL("request.path.startsWith('/' + string(claims.sub))"), want: "path"},
+		"an expression over the query needs the target":  {spec: requireCEL("'x' in request.query"), want: "path"},
+		"an expression over the host":                    {spec: requireCEL("claims.hosts.exists(h, h == request.host)"), want: "host"},
+		"an expression with a branch that is never used": {spec: requireCEL("true || request.host == ''"), want: "host"},
+		"an expression whose own variable is request":    {spec: requireCEL("[{'path': 'x'}].all(request, request['path'] == 'x')"), want: ""},
+		"an expression that means the root's variable":   {spec: requireCEL("[1].all(x, .request.path == '/')"), want: "path"},
+		"a header's expression":                          {spec: headerCEL("request.host"), want: "host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := mustCompile(t, tc.spec)
+			var got []string
+			if p.NeedsMethod() {
+				got = append(got, "method")
+			}
+			if p.NeedsPath() {
+				got = append(got, "path")
+			}
+			if p.NeedsHost() {
+				got = append(got, "host")
+			}
+			if strings.Join(got, " ") != tc.want {
+				t.Errorf("looks at %v, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+func FuzzCompile(f *testing.F) {
+	for _, seed := range []string{
+		"claims.amr.exists(m, m == 'mfa')", "request.path.startsWith('/a')", "'x' in request.query", "request.query['x'][0] == claims.sub",
+		"claims.?groups.orValue([]).size() > 0", "sets.contains(claims.a, ['b'])", "lists.range(1000).all(x, x >= 0)", "'%s'.format([claims.sub]) == ''",
+		"claims.a.b.c.d", "true", "(((", "request", "'a'.matches(claims.p)", "timestamp('2020-01-01T00:00:00Z') < timestamp(claims.exp)", "[1].all(request, true)", "\x00", "1/0 == 1",
+	} {
+		f.Add(seed)
+	}
+	claims := map[string]any{
+		"sub": "u", "amr": []any{"mfa"}, "a": map[string]any{"b": int64(1)}, "n": 4.5, "t": true, "nil": nil, "p": "(", "groups": []any{"x", int64(1)},
+	}
+	req := &Request{Method: "GET", Path: "/a/b", HasPath: true, Query: "x=1&x=2", Host: "a.example", HasHost: true}
+	f.Fuzz(func(t *testing.T, text string) {
+		spec := requireCEL(text)
+		spec.Issuers = someIssuer
+		p, err := Compile("shop", "orders", &spec)
+		if err != nil {
+			if !strings.Contains(err.Error(), "spec.rules[0].require.expressions[0].cel: ") {
+				t.Fatalf("error %v does not name the field", err)
+			}
+			return
+		}
+		rule, err := p.Select(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = rule.Evaluate(claims, req)
+		if reason := Reason(err); reason != "" && reason != "expression_false" && reason != "expression_error" {
+			t.Fatalf("reason %q", reason)
+		}
+		// What does not look at a part of the request gives the same without it.
+		blind := *req
+		if !p.NeedsPath() {
+			blind.Path, blind.Query, blind.HasPath = "", "", false
+		}
+		if !p.NeedsHost() {
+			blind.Host, blind.HasHost = "", false
+		}
+		if !p.NeedsMethod() {
+			blind.Method = ""
+		}
+		if got := rule.Evaluate(claims, &blind); Reason(got) != Reason(err) {
+			t.Fatalf("%q: %v with the whole request, %v with what it looks at", text, err, got)
+		}
+	})
+}
