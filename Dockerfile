@@ -1,6 +1,6 @@
 #   docker build -t keywright:0.1.0 .
 #       compiles in the golang image, which has to be fetched or at hand
-#   make bin/keywright && docker build --target prebuilt -t keywright:0.1.0 .
+#   make build && docker build --target prebuilt -t keywright:0.1.0 .
 #       takes bin/keywright as it is and needs no other image at all
 
 # The program is static, brings its own time zones, and needs neither root
