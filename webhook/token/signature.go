@@ -1,6 +1,7 @@
 package token
 
 import (
+	"crypto/ecdsa"
 	"crypto/rsa"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -32,4 +33,14 @@ func pss(m *jwt.SigningMethodRSAPSS) jwt.SigningMethod {
 	strict := *m
 	strict.VerifyOptions = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}
 	return &strict
+}
+
+// usable checks a key again, which a key of a Set has passed before and one
+// made by hand has not. Whether an EC point is on its curve is left to
+// crypto/ecdsa, which looks each time: twice would cost a microsecond.
+func usable(key *keyset.Key) error {
+	if ec, ok := key.Public.(*ecdsa.PublicKey); ok && ec != nil && ec.Curve != nil && ec.Curve == key.Algorithm.Curve() {
+		return nil
+	}
+	return key.Algorithm.CheckVerificationKey(key.Public)
 }

@@ -80,8 +80,7 @@ func Parse(raw string, lookup func(kid string) (*keyset.Key, error)) (*Token, er
 	if alg != string(key.Algorithm) {
 		return nil, fmt.Errorf("%w: alg %s, the key's is %s", ErrAlgorithmMismatch, quote(alg), key.Algorithm)
 	}
-	// A key of a Set has passed this before; one made by hand has not.
-	if err := key.Algorithm.CheckVerificationKey(key.Public); err != nil {
+	if err := usable(key); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnusableKey, err)
 	}
 	if methods[key.Algorithm].Verify(form.signed, form.signature, key.Public) != nil {
@@ -117,19 +116,19 @@ func split(raw string) (form, error) {
 	if strings.IndexByte(raw, '\n') >= 0 || strings.IndexByte(raw, '\r') >= 0 {
 		return form{}, fmt.Errorf("%w: a line break", ErrMalformed)
 	}
-	var out [3][]byte
-	for i, segment := range [3]string{header, payload, signature} {
+	signed := raw[:len(header)+1+len(payload)]
+	// One buffer and one string for all three cost half of a pair each.
+	in, out := []byte(raw), make([]byte, 0, len(raw))
+	var ends [3]int
+	for i, segment := range [3][]byte{in[:len(header)], in[len(header)+1 : len(signed)], in[len(signed)+1:]} {
 		var err error
-		if out[i], err = strict.DecodeString(segment); err != nil {
+		if out, err = strict.AppendDecode(out, segment); err != nil {
 			return form{}, fmt.Errorf("%w: segment %d is not base64url", ErrMalformed, i+1)
 		}
+		ends[i] = len(out)
 	}
-	return form{
-		header:    string(out[0]),
-		payload:   string(out[1]),
-		signature: out[2],
-		signed:    raw[:len(header)+1+len(payload)],
-	}, nil
+	text := string(out[:ends[1]])
+	return form{header: text[:ends[0]], payload: text[ends[0]:], signature: out[ends[1]:], signed: signed}, nil
 }
 
 // strict refuses padding, and set bits after the last byte.

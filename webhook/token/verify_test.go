@@ -619,14 +619,14 @@ func TestKeysThatMustNotBeUsed(t *testing.T) {
 		public crypto.PublicKey
 		alg    keyset.Algorithm
 	}{
-		"RSA of 1024 bits":                 {newSigner(keyset.RS256), &rsa.PublicKey{N: small.SetBit(small, 0, 1), E: 65537}, keyset.RS256},
-		"a secret shorter than the hash":   {hs, []byte("short"), keyset.HS256},
-		"no secret":                        {hs, []byte{}, keyset.HS256},
-		"a secret for ES256":               {es, []byte(strings.Repeat("x", 64)), keyset.ES256},
-		"an EC key for HS256":              {hs, es.key.Public, keyset.HS256},
-		"no key at all":                    {es, nil, keyset.ES256},
-		"an algorithm that nobody knows":   {es, es.key.Public, "none"},
-		"a point that is not on its curve": {es, offCurve, keyset.ES256},
+		"RSA of 1024 bits":               {newSigner(keyset.RS256), &rsa.PublicKey{N: small.SetBit(small, 0, 1), E: 65537}, keyset.RS256},
+		"a secret shorter than the hash": {hs, []byte("short"), keyset.HS256},
+		"no secret":                      {hs, []byte{}, keyset.HS256},
+		"a secret for ES256":             {es, []byte(strings.Repeat("x", 64)), keyset.ES256},
+		"an EC key of another curve":     {es, newSigner(keyset.ES384).key.Public, keyset.ES256},
+		"an EC key for HS256":            {hs, es.key.Public, keyset.HS256},
+		"no key at all":                  {es, nil, keyset.ES256},
+		"an algorithm that nobody knows": {es, es.key.Public, "none"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -636,6 +636,12 @@ func TestKeysThatMustNotBeUsed(t *testing.T) {
 			wantReason(t, err, "unusable_key")
 		})
 	}
+	t.Run("a point that is not on its curve", func(t *testing.T) {
+		key := *es.key
+		key.Public = offCurve
+		_, err := token.Parse(es.good(t), func(string) (*keyset.Key, error) { return &key, nil })
+		wantReason(t, err, "bad_signature")
+	})
 }
 
 // V26: one kid, two issuers.
