@@ -62,11 +62,13 @@ func (r *SigningKeyReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 			continue
 		}
 		faults := w.faults
+		faults.hold(w, plan.Hold)
 		faults.add("KeyringNotWritten", err)
-		wrote := r.writeOutputs(ctx, w, ring, plan, now, &faults)
+		within := scopeOf(w, plan, err)
+		wrote := r.writeOutputs(ctx, w, ring, within, now, &faults)
 
 		// 4. Status, once; then the events of what is now durable.
-		changed, err := r.writeStatus(ctx, w, statusOf(w, ring, plan, faults, now))
+		changed, err := r.writeStatus(ctx, w, statusOf(w, ring, plan, within, faults, now))
 		if isConflict(err) {
 			continue
 		}
@@ -129,6 +131,20 @@ func (l *faultList) add(reason string, err error) {
 	if err != nil {
 		*l = append(*l, fault{reason: reason, message: err.Error(), err: err})
 	}
+}
+
+// hold says why nothing may change. Nothing is retried: wake looks again.
+func (l *faultList) hold(w *world, hold lifecycle.Hold) {
+	message := ""
+	switch hold {
+	case lifecycle.HoldNone:
+		return
+	case lifecycle.HoldClock:
+		message = "this controller's clock and the API server's differ by more than spec.propagation.clockSkew: set the clocks right"
+	case lifecycle.HoldKeyring:
+		message = fmt.Sprintf("status is at sequence %d but Secret %s is at %d: the keyring was lost or replaced by an older copy; put the newest copy back. The keys in status go on verifying", w.sk.Status.Sequence, w.sk.KeyringSecretName(), w.ring.Sequence)
+	}
+	*l = append(*l, fault{reason: string(hold), message: message})
 }
 
 // err joins what is worth a retry.

@@ -63,10 +63,10 @@ func historyLimit(spec v1alpha1.SigningKeySpec) int {
 
 // statusOf is the status after a pass: the keyring as it is stored, what
 // happens next, and what is in the way.
-func statusOf(w *world, ring lifecycle.Keyring, plan lifecycle.Result, faults []fault, now time.Time) v1alpha1.SigningKeyStatus {
+func statusOf(w *world, ring lifecycle.Keyring, plan lifecycle.Result, within scope, faults []fault, now time.Time) v1alpha1.SigningKeyStatus {
 	s := *w.sk.Status.DeepCopy()
 	s.ObservedGeneration = w.sk.Generation
-	if plan.Hold == lifecycle.HoldNone && len(ring.Keys) > 0 {
+	if within == scopeAll {
 		s.Sequence = ring.Sequence
 		s.Keys = keysStatus(ring, now, historyLimit(w.sk.Spec))
 		s.ActiveKeyID, s.NextKeyID = "", ""

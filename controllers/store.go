@@ -192,28 +192,45 @@ func (r *SigningKeyReconciler) put(ctx context.Context, obj client.Object, exist
 	return r.Live.Create(ctx, obj)
 }
 
-// writeOutputs brings every output in line with the stored keyring. Each is
-// tried, whatever becomes of the others.
-func (r *SigningKeyReconciler) writeOutputs(ctx context.Context, w *world, ring lifecycle.Keyring, plan lifecycle.Result, now time.Time, faults *faultList) (wrote bool) {
-	switch plan.Hold {
-	case lifecycle.HoldClock:
-		*faults = append(*faults, fault{reason: string(plan.Hold), message: "this controller's clock and the API server's differ by more than spec.propagation.clockSkew: set the clocks right"})
-		return false
-	case lifecycle.HoldKeyring:
-		*faults = append(*faults, fault{reason: string(plan.Hold), message: fmt.Sprintf("status is at sequence %d but Secret %s is at %d: the keyring was lost or replaced by an older copy; put the newest copy back. The keys in status go on verifying", w.sk.Status.Sequence, w.sk.KeyringSecretName(), ring.Sequence)})
-		return false
+// scope says what of the stored keyring may be projected in a pass.
+type scope int
+
+const (
+	// scopeNothing: time or keyring cannot be trusted; conditions only.
+	scopeNothing scope = iota
+	// scopeSigner: the planned keyring could not be stored. Publications stay
+	// as they are: mending one that was withdrawn would hide from the next
+	// plan that its time of publication starts again.
+	scopeSigner
+	// scopeAll: every output and status.
+	scopeAll
+)
+
+func scopeOf(w *world, plan lifecycle.Result, keyringErr error) scope {
+	switch {
+	case w.ringFault || plan.Hold != lifecycle.HoldNone:
+		return scopeNothing
+	case keyringErr != nil:
+		return scopeSigner
 	}
-	if w.ringFault {
-		return false
-	}
+	return scopeAll
+}
+
+// writeOutputs brings every output in scope in line with the stored keyring.
+// Each is tried, whatever becomes of the others.
+func (r *SigningKeyReconciler) writeOutputs(ctx context.Context, w *world, ring lifecycle.Keyring, within scope, now time.Time, faults *faultList) (wrote bool) {
 	for _, output := range []struct {
+		scope  scope
 		reason string
 		write  func() (bool, error)
 	}{
-		{"HMACSecretNotWritten", func() (bool, error) { return r.writeHMAC(ctx, w, ring, now) }},
-		{"JWKSConfigMapNotWritten", func() (bool, error) { return r.writeJWKS(ctx, w, ring, now) }},
-		{"SignerSecretNotWritten", func() (bool, error) { return r.writeSigner(ctx, w, ring) }},
+		{scopeAll, "HMACSecretNotWritten", func() (bool, error) { return r.writeHMAC(ctx, w, ring, now) }},
+		{scopeAll, "JWKSConfigMapNotWritten", func() (bool, error) { return r.writeJWKS(ctx, w, ring, now) }},
+		{scopeSigner, "SignerSecretNotWritten", func() (bool, error) { return r.writeSigner(ctx, w, ring) }},
 	} {
+		if within < output.scope {
+			continue
+		}
 		did, err := output.write()
 		wrote = wrote || did
 		switch {

@@ -85,17 +85,12 @@ func (r Keyring) Encode() ([]byte, error) {
 
 // DecodeKeyring reads a document. It never quotes its input.
 func DecodeKeyring(raw []byte) (Keyring, error) {
-	var version struct {
-		Version int `json:"version"`
-	}
-	if err := json.Unmarshal(raw, &version); err != nil || version.Version < 1 {
-		return Keyring{}, ErrKeyringUnreadable
-	}
-	if version.Version > KeyringVersion {
-		return Keyring{}, fmt.Errorf("%w: document version %d, this program reads up to %d", ErrKeyringTooNew, version.Version, KeyringVersion)
-	}
 	var r Keyring
-	if err := json.Unmarshal(raw, &r); err != nil {
+	err := json.Unmarshal(raw, &r)
+	switch {
+	case r.Version > KeyringVersion: // whatever else it may hold
+		return Keyring{}, fmt.Errorf("%w: document version %d, this program reads up to %d", ErrKeyringTooNew, r.Version, KeyringVersion)
+	case err != nil || r.Version < 1:
 		return Keyring{}, ErrKeyringUnreadable
 	}
 	seen := map[string]bool{}

@@ -186,25 +186,33 @@ func (p *planner) confirm() {
 		}
 	}
 	active := p.ring.Active()
-	if active == nil || p.seen.SignerKeyID == "" {
+	if active == nil {
+		return
+	}
+	if old := p.ring.switching(); p.seen.SignerKeyID != active.ID && (old == nil || p.seen.SignerKeyID != old.ID) {
+		p.reopen()
 		return
 	}
 	for i := range p.ring.Keys {
 		k := &p.ring.Keys[i]
-		if k == active || k.ActivatedAt.IsZero() {
+		if k == active || k.ActivatedAt.IsZero() || !k.DeactivatedAt.IsZero() || p.seen.SignerKeyID != active.ID {
 			continue
 		}
-		switch {
-		case p.seen.SignerKeyID == k.ID && p.now.Before(k.VerifyUntil):
-			// Someone put the old key back before signers: it may sign again
-			// until the outputs are mended, so its end is open again.
+		k.DeactivatedAt = p.now
+		k.VerifyUntil = p.verifyUntil(k)
+		if !k.Algorithm.Symmetric() {
+			k.Private = nil
+		}
+	}
+}
+
+// reopen takes back the ends of keys that still verify, because someone took
+// the active key away from signers, or put an old one back: a signer may still
+// use what it had before. The ends are dated anew once the Secret is mended.
+func (p *planner) reopen() {
+	for i := range p.ring.Keys {
+		if k := &p.ring.Keys[i]; p.ring.State(k, p.now) == v1alpha1.KeyVerifying {
 			k.DeactivatedAt, k.VerifyUntil = time.Time{}, time.Time{}
-		case p.seen.SignerKeyID == active.ID && k.DeactivatedAt.IsZero():
-			k.DeactivatedAt = p.now
-			k.VerifyUntil = p.verifyUntil(k)
-			if !k.Algorithm.Symmetric() {
-				k.Private = nil
-			}
 		}
 	}
 }
