@@ -64,7 +64,7 @@ type ControlPlane struct {
 	dir    string
 	env    *envtest.Environment
 	kcm    *exec.Cmd
-	kcmEnd chan error
+	kcmEnd chan struct{} // closed when it has ended; kcm.ProcessState then says how
 	// lifeline ends the processes when this one dies without calling Stop.
 	lifeline      *exec.Cmd
 	lifelineStdin io.WriteCloser
@@ -270,8 +270,13 @@ func (cp *ControlPlane) startControllerManager() error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting %s: %w", controllerManager, err)
 	}
-	cp.kcm, cp.kcmEnd = cmd, make(chan error, 1)
-	go func() { cp.kcmEnd <- cmd.Wait() }()
+	cp.kcm, cp.kcmEnd = cmd, make(chan struct{})
+	go func() {
+		defer close(cp.kcmEnd)
+		// An error says no more than ProcessState, except that a log could not
+		// be written, which the log would be the place to say.
+		_ = cmd.Wait()
+	}()
 	return nil
 }
 
@@ -285,9 +290,8 @@ func (cp *ControlPlane) awaitControllers(ctx context.Context) error {
 	var last error
 	err = wait.PollUntilContextTimeout(ctx, pollInterval, startTimeout, true, func(ctx context.Context) (bool, error) {
 		select {
-		case err := <-cp.kcmEnd:
-			cp.kcmEnd <- err
-			return false, fmt.Errorf("%s ended: %v", controllerManager, err)
+		case <-cp.kcmEnd:
+			return false, fmt.Errorf("%s ended: %s", controllerManager, cp.kcm.ProcessState)
 		default:
 		}
 		if _, last = client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{}); last != nil {
@@ -476,7 +480,7 @@ func (cp *ControlPlane) stopControllerManager() error {
 		return fmt.Errorf("stopping %s: %w", controllerManager, err)
 	}
 	select {
-	case <-cp.kcmEnd: // how it ended does not matter any more
+	case <-cp.kcmEnd:
 		return nil
 	case <-time.After(stopTimeout):
 	}
