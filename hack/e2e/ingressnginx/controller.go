@@ -125,7 +125,7 @@ func Start(ctx context.Context, opts Options) (_ *Controller, err error) {
 	if err := removeStale(); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "keywright-ingress-nginx-")
+	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", folderPrefix, os.Getpid()))
 	if err != nil {
 		return nil, fmt.Errorf("making the controller's folder: %w", err)
 	}

@@ -420,15 +420,25 @@ func TestBackendRefusesALoopbackAddress(t *testing.T) {
 	}
 }
 
-func TestStaleInterfacesGo(t *testing.T) {
+func TestWhatIsStaleGoes(t *testing.T) {
 	// No process has the highest possible ID: the kernel gives out less.
 	const stale = interfacePrefix + "4194304.1"
 	ctx := t.Context()
 	if err := ip(ctx, "link", "add", stale, "type", "veth", "peer", "name", "kwin-peer"); err != nil {
 		t.Fatal(err)
 	}
+	folder := filepath.Join(os.TempDir(), folderPrefix+"4194304-1")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := removeStale(); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := os.Stat(folder); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder of a process that is gone: %v, want it gone", err)
+	}
+	if _, err := os.Stat(shared.controller.dir); err != nil {
+		t.Errorf("the folder of this process: %v", err)
 	}
 	if _, err := net.InterfaceByName(stale); err == nil {
 		t.Error("the interface of a process that is gone is still there")

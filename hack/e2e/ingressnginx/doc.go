@@ -29,8 +29,8 @@
 //
 // The first process in there (init.sh) ends when its standard input does, that
 // is, when the test does, even by SIGKILL; the kernel then ends all others with
-// it and removes the network. An interface that outlived its test nevertheless
-// is removed by the next Start.
+// it and removes the network. What outlived its test nevertheless (a folder, an
+// interface) is removed by the next Start.
 //
 // # Waiting
 //

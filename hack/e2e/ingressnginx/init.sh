@@ -22,7 +22,7 @@ ip link set eth0 up
 mount -t tmpfs -o mode=0755 tmpfs "$DIR/etc"
 cp -a /etc/. "$DIR/etc/"
 mkdir -p "$DIR"/etc/keywright/build "$DIR"/etc/ingress-controller/{ssl,auth,geoip,telemetry}
-cp "$DIR/kubeconfig" "$DIR/etc/keywright/kubeconfig"
+mv "$DIR/kubeconfig" "$DIR/etc/keywright/kubeconfig"
 rm -rf "$DIR/etc/nginx/nginx.conf" "$DIR/etc/nginx/template" "$DIR/etc/nginx/lua"
 cp -r "$BUILD/etc/nginx/." "$DIR/etc/nginx/"
 # Nothing in here may ask the host's resolvers; a name in an annotation fails at once.

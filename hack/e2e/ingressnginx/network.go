@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -111,21 +112,31 @@ func removeInterface(name string) error {
 	return fmt.Errorf("removing the interface %s: %w", name, err)
 }
 
+// folderPrefix starts the name of a controller's folder; the process ID of the
+// test follows.
+const folderPrefix = "keywright-ingress-nginx-"
+
 // removeStale removes what tests that are no longer there have left.
 func removeStale() error {
+	folders, err := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
+	if err != nil {
+		return fmt.Errorf("listing the controllers' folders: %w", err)
+	}
+	for _, folder := range folders {
+		if !stale(strings.TrimPrefix(filepath.Base(folder), folderPrefix), "-") {
+			continue
+		}
+		if err := os.RemoveAll(folder); err != nil {
+			return fmt.Errorf("removing the folder of a test that is gone: %w", err)
+		}
+	}
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return fmt.Errorf("listing the host's interfaces: %w", err)
 	}
 	for _, i := range interfaces {
 		rest, ours := strings.CutPrefix(i.Name, interfacePrefix)
-		digits, _, _ := strings.Cut(rest, ".")
-		pid, err := strconv.Atoi(digits)
-		if !ours || err != nil {
-			continue
-		}
-		// Signal 0 asks only whether there is such a process.
-		if !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		if !ours || !stale(rest, ".") {
 			continue
 		}
 		if err := removeInterface(i.Name); err != nil {
@@ -133,6 +144,17 @@ func removeStale() error {
 		}
 	}
 	return nil
+}
+
+// stale tells whether name starts with the ID of a process that is gone.
+func stale(name, separator string) bool {
+	digits, _, _ := strings.Cut(name, separator)
+	pid, err := strconv.Atoi(digits)
+	if err != nil || pid <= 0 {
+		return false
+	}
+	// Signal 0 asks only whether there is such a process.
+	return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
 func ip(ctx context.Context, arguments ...string) error {
