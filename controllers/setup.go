@@ -26,9 +26,9 @@ import (
 	"github.com/keywright/keywright/api/v1alpha1"
 )
 
-// CachedOutputs limits what the cache holds of Secrets and ConfigMaps to those
+// cachedOutputs limits what the cache holds of Secrets and ConfigMaps to those
 // that the controller made, and the watches below to their metadata.
-func CachedOutputs() map[client.Object]cache.ByObject {
+func cachedOutputs() map[client.Object]cache.ByObject {
 	marked, err := labels.NewRequirement(v1alpha1.LabelSigningKey, selection.Exists, nil)
 	if err != nil {
 		panic(err) // a constant label

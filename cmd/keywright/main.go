@@ -37,7 +37,7 @@ func newCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(newWebhookCommand())
+	cmd.AddCommand(newControllerCommand(), newWebhookCommand())
 	return cmd
 }
 

@@ -1,0 +1,111 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/keywright/keywright/api/v1alpha1"
+)
+
+// Options are the settings of "keywright controller", named like its flags.
+type Options struct {
+	// Namespace that Keywright runs in: the lease and the Secret
+	// keywright-hmac are there.
+	Namespace string
+	// WatchNamespaces are those whose resources count; all when empty.
+	WatchNamespaces []string
+	// LeaderElect makes one of several replicas act.
+	LeaderElect bool
+	// MinInterval is the least time between two activations of a SigningKey.
+	MinInterval time.Duration
+	// HealthListen is the address of /healthz and /readyz.
+	HealthListen string
+	// MetricsListen is the address of /metrics; "0": none.
+	MetricsListen string
+}
+
+// Validate names the flag that is wrong.
+func (o Options) Validate() error {
+	switch {
+	case o.Namespace == "":
+		return errors.New("--namespace: is required (or the environment variable POD_NAMESPACE)")
+	case o.MinInterval < time.Second:
+		return fmt.Errorf("--min-interval: must be at least 1s, is %s", o.MinInterval)
+	}
+	return nil
+}
+
+// Run runs the controller until ctx ends.
+func Run(ctx context.Context, cfg *rest.Config, o Options) error {
+	clock := &ServerClock{Now: time.Now}
+	cfg.Wrap(clock.Wrap)
+	cfg.QPS, cfg.Burst = 200, 400 // a storm of rotations is bounded by the API server's own fairness
+
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return fmt.Errorf("registering types: %w", err)
+	}
+	live, err := client.New(cfg, client.Options{Scheme: scheme})
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+		Scheme:                        scheme,
+		Cache:                         cache.Options{ByObject: cachedOutputs(), DefaultNamespaces: cachedNamespaces(o)},
+		Metrics:                       server.Options{BindAddress: o.MetricsListen},
+		HealthProbeBindAddress:        o.HealthListen,
+		LeaderElection:                o.LeaderElect,
+		LeaderElectionID:              "keywright-controller",
+		LeaderElectionNamespace:       o.Namespace,
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return fmt.Errorf("starting: %w", err)
+	}
+	keys := &SigningKeyReconciler{
+		Live:        live,
+		Namespace:   o.Namespace,
+		MinInterval: o.MinInterval,
+		Now:         time.Now,
+		Clock:       clock.Bounds,
+		Events:      mgr.GetEventRecorder("keywright-controller"),
+	}
+	policies := &AccessPolicyReconciler{Client: mgr.GetClient(), Now: time.Now}
+	err = errors.Join(
+		mgr.AddHealthzCheck("ping", healthz.Ping),
+		mgr.AddReadyzCheck("ping", healthz.Ping),
+		keys.SetupWithManager(mgr),
+		policies.SetupWithManager(mgr),
+	)
+	if err != nil {
+		return fmt.Errorf("starting: %w", err)
+	}
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("running: %w", err)
+	}
+	return nil
+}
+
+// cachedNamespaces limits the cache to the namespaces that count, and the
+// controller's own for keywright-hmac.
+func cachedNamespaces(o Options) map[string]cache.Config {
+	if len(o.WatchNamespaces) == 0 {
+		return nil
+	}
+	out := map[string]cache.Config{o.Namespace: {}}
+	for _, namespace := range o.WatchNamespaces {
+		out[namespace] = cache.Config{}
+	}
+	return out
+}
