@@ -94,7 +94,7 @@ func (s Server) AuthHost() string {
 	return u.Hostname()
 }
 
-// Nginx is a running nginx. Do, URL and Stop may be called from any goroutine,
+// Nginx is a running nginx. Client, URL and Stop may be called from any goroutine,
 // Reload from one at a time.
 type Nginx struct {
 	binary     string
@@ -367,7 +367,7 @@ func (n *Nginx) askGeneration(ctx context.Context) (string, error) {
 }
 
 // URL is where nginx listens, for example "http://127.0.0.1:40213". A request
-// to it needs the Host of a Server; Do sets none.
+// to it needs the Host of a Server.
 func (n *Nginx) URL() string { return "http://" + n.address }
 
 // Client reaches nginx whatever the host of the URL is, so a request for
