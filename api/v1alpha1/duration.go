@@ -11,7 +11,7 @@ import (
 //
 // +kubebuilder:validation:Type=string
 // +kubebuilder:validation:MaxLength=24
-// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && self != ''",message="write a duration that is not negative, in hours, minutes and whole seconds, such as 720h, 30m or 1h30m"
+// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && size(self) > 0",message="write a duration that is not negative, in hours, minutes and whole seconds, such as 720h, 30m or 1h30m"
 type Duration struct {
 	time.Duration `json:"-"`
 }
