@@ -226,21 +226,22 @@ func TestNeedsSaysWhatIsLookedAt(t *testing.T) {
 		spec v1alpha1.AccessPolicySpec
 		want string
 	}{
-		"a policy without rules looks at nothing":        {want: ""},
-		"a rule for everything looks at nothing":         {spec: matchOf(v1alpha1.Match{}), want: ""},
-		"a method rule":                                  {spec: matchOf(v1alpha1.Match{Methods: []string{"GET"}}), want: "method"},
-		"a path rule":                                    {spec: matchOf(v1alpha1.Match{Paths: paths}), want: "path"},
-		"a host rule":                                    {spec: matchOf(v1alpha1.Match{Hosts: []string{"a.example"}}), want: "host"},
-		"a rule for all three":                           {spec: matchOf(v1alpha1.Match{Hosts: []string{"a.example"}, Methods: []string{"GET"}, Paths: paths}), want: "method path host"},
-		"an expression over claims":                      {spec: requireCEL("claims.sub == 'request.path'"), want: ""},
-		"an expression over the method":                  {spec: requireCEL("request.method == 'GET'"), want: "method"},
-		"an expression over the path":                    {spec: requireCEL("request.path.startsWith('/' + string(claims.sub))"), want: "path"},
-		"an expression over the query needs the target":  {spec: requireCEL("'x' in request.query"), want: "path"},
-		"an expression over the host":                    {spec: requireCEL("claims.hosts.exists(h, h == request.host)"), want: "host"},
-		"an expression with a branch that is never used": {spec: requireCEL("true || request.host == ''"), want: "host"},
-		"an expression whose own variable is request":    {spec: requireCEL("[{'path': 'x'}].all(request, request['path'] == 'x')"), want: ""},
-		"an expression that means the root's variable":   {spec: requireCEL("[1].all(x, .request.path == '/')"), want: "path"},
-		"a header's expression":                          {spec: headerCEL("request.host"), want: "host"},
+		"a policy without rules looks at nothing":         {want: ""},
+		"a rule for everything looks at nothing":          {spec: matchOf(v1alpha1.Match{}), want: ""},
+		"a method rule":                                   {spec: matchOf(v1alpha1.Match{Methods: []string{"GET"}}), want: "method"},
+		"a path rule":                                     {spec: matchOf(v1alpha1.Match{Paths: paths}), want: "path"},
+		"a host rule":                                     {spec: matchOf(v1alpha1.Match{Hosts: []string{"a.example"}}), want: "host"},
+		"a rule for all three":                            {spec: matchOf(v1alpha1.Match{Hosts: []string{"a.example"}, Methods: []string{"GET"}, Paths: paths}), want: "method path host"},
+		"an expression over claims":                       {spec: requireCEL("claims.sub == 'request.path'"), want: ""},
+		"an expression over the method":                   {spec: requireCEL("request.method == 'GET'"), want: "method"},
+		"an expression over the path":                     {spec: requireCEL("request.path.startsWith('/' + string(claims.sub))"), want: "path"},
+		"an expression over the query needs the target":   {spec: requireCEL("'x' in request.query"), want: "path"},
+		"an expression over the host":                     {spec: requireCEL("claims.hosts.exists(h, h == request.host)"), want: "host"},
+		"an expression with a branch that is never used":  {spec: requireCEL("true || request.host == ''"), want: "host"},
+		"an expression whose own variable is request":     {spec: requireCEL("[{'path': 'x'}].all(request, request['path'] == 'x')"), want: ""},
+		"an expression that means the root's variable":    {spec: requireCEL("[1].all(x, .request.path == '/')"), want: "path"},
+		"an expression that reaches past its own request": {spec: requireCEL("[{'path': 'x'}].exists(request, .request.path == '/')"), want: "path"},
+		"a header's expression":                           {spec: headerCEL("request.host"), want: "host"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := mustCompile(t, tc.spec)
@@ -265,6 +266,7 @@ func FuzzCompile(f *testing.F) {
 	for _, seed := range []string{
 		"claims.amr.exists(m, m == 'mfa')", "request.path.startsWith('/a')", "'x' in request.query", "request.query['x'][0] == claims.sub",
 		"claims.?groups.orValue([]).size() > 0", "sets.contains(claims.a, ['b'])", "lists.range(1000).all(x, x >= 0)", "'%s'.format([claims.sub]) == ''",
+		"[{'path': '/a/b'}].exists(request, .request.path == '/a/b')", "[{'path': 'x'}].all(request, request.path == 'x')",
 		"claims.a.b.c.d", "true", "(((", "request", "'a'.matches(claims.p)", "timestamp('2020-01-01T00:00:00Z') < timestamp(claims.exp)", "[1].all(request, true)", "\x00", "1/0 == 1",
 	} {
 		f.Add(seed)

@@ -102,7 +102,9 @@ func compileExpression(path *field.Path, text string, want *cel.Type) (expressio
 	}
 	e := expression{program: program}
 	for _, ref := range ast.NativeRep().ReferenceMap() {
-		e.looksAt |= variableAspects[ref.Name]
+		// Where a macro's own variable hides request, CEL keeps the dot that
+		// says the outer one is meant.
+		e.looksAt |= variableAspects[strings.TrimPrefix(ref.Name, ".")]
 	}
 	return e, nil
 }
