@@ -1,0 +1,561 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/keywright/keywright/api/keyset"
+	"github.com/keywright/keywright/api/v1alpha1"
+	"github.com/keywright/keywright/webhook/authz"
+)
+
+var start = time.Unix(1_800_000_000, 0)
+
+// logs is a log that a test can read.
+type logs struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func newTestServer(t testing.TB, o Options, clock func() time.Time) (*server, *logs) {
+	t.Helper()
+	out := &logs{}
+	o.CacheSize = 100
+	s := newServer(slog.New(slog.NewJSONHandler(out, nil)), &contact{clock: clock}, o, clock)
+	t.Cleanup(s.gate.Close)
+	s.feed.synced = []func() bool{func() bool { return true }}
+	return s, out
+}
+
+func at(now time.Time) func() time.Time { return func() time.Time { return now } }
+
+func shopKey(t testing.TB, sequence int64, states ...v1alpha1.KeyState) *v1alpha1.SigningKey {
+	t.Helper()
+	sk := &v1alpha1.SigningKey{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", UID: "u"}}
+	sk.Spec.Algorithm = "ES256"
+	sk.Spec.Issuer = "https://auth.example"
+	sk.Spec.Propagation.VerifierLag.Duration = time.Minute
+	sk.Status.Sequence = sequence
+	for i, state := range states {
+		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := keyset.MembersOf(&private.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		public := v1alpha1.PublicJWK(m)
+		sk.Status.Keys = append(sk.Status.Keys, v1alpha1.KeyStatus{
+			KeyID: "k" + string(rune('0'+i)), Algorithm: "ES256", State: state, PublicKey: &public,
+			MaxTokenTTL: v1alpha1.Duration{Duration: time.Hour},
+		})
+	}
+	return sk
+}
+
+func ask(h http.Handler, method, target string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, nil)
+	r.RequestURI = target
+	r.Header.Set("X-Forwarded-Host", "evil.example")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func TestPublishedKeys(t *testing.T) {
+	next := metav1.NewTime(start.Add(7 * time.Second))
+	overdue := metav1.NewTime(start.Add(-time.Hour))
+	over := metav1.NewTime(start)
+	sk := shopKey(t, 1, v1alpha1.KeyPublished, v1alpha1.KeyActive, v1alpha1.KeyVerifying, v1alpha1.KeyVerifying, v1alpha1.KeyRetired)
+	sk.Status.Keys[3].VerifyUntil = &over
+	with := func(change func(*v1alpha1.SigningKey)) *v1alpha1.SigningKey {
+		changed := sk.DeepCopy()
+		change(changed)
+		return changed
+	}
+	const jwks, config = "/keys/shop/shop/jwks.json", "/keys/shop/shop/.well-known/openid-configuration"
+	tests := map[string]struct {
+		sk             *v1alpha1.SigningKey
+		method, target string
+		status         int
+		cacheControl   string
+	}{
+		"a JWKS":                               {sk, "GET", jwks, 200, "public, max-age=60"},
+		"a JWKS with a query":                  {sk, "GET", jwks + "?x=1", 200, "public, max-age=60"},
+		"HEAD":                                 {sk, "HEAD", jwks, 200, "public, max-age=60"},
+		"POST":                                 {sk, "POST", jwks, 405, ""},
+		"up to the next transition":            {with(func(sk *v1alpha1.SigningKey) { sk.Status.NextTransition = &v1alpha1.NextTransition{Time: next} }), "GET", jwks, 200, "public, max-age=7"},
+		"at least a second":                    {with(func(sk *v1alpha1.SigningKey) { sk.Status.NextTransition = &v1alpha1.NextTransition{Time: overdue} }), "GET", jwks, 200, "public, max-age=1"},
+		"no key yet":                           {with(func(sk *v1alpha1.SigningKey) { sk.Status.Keys = nil }), "GET", jwks, 503, "no-store"},
+		"only keys that are over":              {with(func(sk *v1alpha1.SigningKey) { sk.Status.Keys = sk.Status.Keys[3:] }), "GET", jwks, 503, "no-store"},
+		"a SigningKey that does not exist":     {sk, "GET", "/keys/shop/nope/jwks.json", 404, ""},
+		"another document":                     {sk, "GET", "/keys/shop/shop/x", 404, ""},
+		"a path that would have to be cleaned": {sk, "GET", "/keys/shop/../shop/shop/jwks.json", 404, ""},
+		"HS*":                                  {with(func(sk *v1alpha1.SigningKey) { sk.Spec.Algorithm, sk.Status.Keys = "HS256", nil }), "GET", jwks, 404, ""},
+		"from a HS* key's time before":         {with(func(sk *v1alpha1.SigningKey) { sk.Spec.Algorithm = "HS256" }), "GET", jwks, 200, "public, max-age=60"},
+		"discovery":                            {sk, "GET", config, 200, "no-store"},
+		"discovery without an issuer":          {with(func(sk *v1alpha1.SigningKey) { sk.Spec.Issuer = "" }), "GET", config, 404, ""},
+		"discovery without a key":              {with(func(sk *v1alpha1.SigningKey) { sk.Status.Keys = nil }), "GET", config, 503, "no-store"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			s, _ := newTestServer(t, Options{}, at(start))
+			s.feed.setSigningKey(tc.sk)
+			w := ask(s.auth, tc.method, tc.target)
+			if w.Code != tc.status || w.Header().Get("Cache-Control") != tc.cacheControl {
+				t.Errorf("got %d, Cache-Control %q", w.Code, w.Header().Get("Cache-Control"))
+			}
+			if (w.Header().Get("Retry-After") != "") != (tc.status == 503) {
+				t.Errorf("Retry-After %q", w.Header().Get("Retry-After"))
+			}
+		})
+	}
+
+	t.Run("the JWKS has the keys that verify now", func(t *testing.T) {
+		s, _ := newTestServer(t, Options{}, at(start))
+		s.feed.setSigningKey(sk)
+		var document map[string][]map[string]string
+		if err := json.Unmarshal(ask(s.auth, "GET", jwks).Body.Bytes(), &document); err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for _, key := range document["keys"] {
+			ids = append(ids, key["kid"])
+			if key["alg"] != "ES256" || key["use"] != "sig" || key["d"] != "" {
+				t.Errorf("got %v", key)
+			}
+		}
+		if !cmp.Equal(ids, []string{"k0", "k1", "k2"}) {
+			t.Errorf("got %v", ids)
+		}
+	})
+	t.Run("the discovery document", func(t *testing.T) {
+		for public, want := range map[string]string{"": "http://example.com", "https://keys.example/a/": "https://keys.example/a"} {
+			s, _ := newTestServer(t, Options{PublicURL: public}, at(start))
+			s.feed.setSigningKey(sk)
+			var got discovery
+			if err := json.Unmarshal(ask(s.auth, "GET", config).Body.Bytes(), &got); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(discovery{
+				Issuer: "https://auth.example", JWKSURI: want + jwks, Algorithms: []string{"ES256"},
+				ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public"},
+			}, got); diff != "" {
+				t.Errorf("document (-want +got):\n%s", diff)
+			}
+		}
+	})
+	t.Run("nothing is said not to exist before all is loaded", func(t *testing.T) {
+		s, _ := newTestServer(t, Options{}, at(start))
+		s.feed.synced = []func() bool{func() bool { return false }}
+		if w := ask(s.auth, "GET", jwks); w.Code != 503 {
+			t.Errorf("got %d", w.Code)
+		}
+	})
+}
+
+func TestFeed(t *testing.T) {
+	s, out := newTestServer(t, Options{}, at(start))
+	hmac := shopKey(t, 1, v1alpha1.KeyActive)
+	hmac.Spec.Algorithm = "HS256"
+	hmac.Status.Keys[0].Algorithm, hmac.Status.Keys[0].PublicKey = "HS256", nil
+	loaded := func() int {
+		k, ok := s.store.Keys(authz.Ref{Namespace: "shop", Name: "shop"})
+		if !ok {
+			return -1
+		}
+		return len(k.Set.Keys())
+	}
+	s.feed.setSigningKey(hmac)
+	if loaded() != 0 {
+		t.Errorf("%d keys before the secret", loaded())
+	}
+	entry, err := keyset.HMACEntry{Namespace: "shop", Name: "shop", Secrets: map[string][]byte{"k0": bytes.Repeat([]byte("s"), 32)}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.feed.setSecrets(map[string][]byte{keyset.HMACEntryName("shop", "shop"): entry})
+	if loaded() != 1 {
+		t.Errorf("%d keys with the secret", loaded())
+	}
+	if strings.Contains(out.String(), strings.Repeat("s", 32)) || !strings.Contains(out.String(), "not in the Secret") {
+		t.Errorf("log: %s", out)
+	}
+
+	ap := &v1alpha1.AccessPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "orders", UID: "p", Generation: 1}}
+	ap.Spec.Issuers = []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "shop"}}}
+	notReady := func() error {
+		for _, state := range s.store.Policies() {
+			return state.NotReady
+		}
+		return nil
+	}
+	s.feed.setPolicy(ap)
+	if err := notReady(); err != nil {
+		t.Error(err)
+	}
+	broken := ap.DeepCopy()
+	broken.Spec.Issuers = nil
+	s.feed.setPolicy(broken) // the same generation: nothing of the spec can have changed
+	if err := notReady(); err != nil {
+		t.Error(err)
+	}
+	broken.Generation = 2
+	s.feed.setPolicy(broken)
+	if err := notReady(); err == nil || !strings.Contains(err.Error(), "spec.issuers") {
+		t.Errorf("got %v", err)
+	}
+	s.feed.setNamespace(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
+	s.feed.deletePolicy(authz.Ref{Namespace: "shop", Name: "orders"})
+	s.feed.deleteSigningKey(authz.Ref{Namespace: "shop", Name: "shop"})
+	if keys, policies := s.store.Size(); keys != 0 || policies != 0 {
+		t.Errorf("%d SigningKeys, %d policies stay", keys, policies)
+	}
+}
+
+func TestMetricsAndDenials(t *testing.T) {
+	s, out := newTestServer(t, Options{}, at(start))
+	s.feed.setSigningKey(shopKey(t, 1, v1alpha1.KeyActive))
+	ap := &v1alpha1.AccessPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "orders"}}
+	ap.Spec.Issuers = []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "shop"}}}
+	s.feed.setPolicy(ap)
+	for range denialsAtOnce + 50 {
+		r := httptest.NewRequest("GET", "/auth/nginx/shop/orders", nil)
+		r.RequestURI = "/auth/nginx/shop/orders"
+		r.Header.Set("Authorization", "Bearer eyJ-secret-token")
+		r.Header.Set("X-Original-URL", "http://x/\x1b[31m?access_token=secret-query")
+		s.auth.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	ask(s.auth, "GET", "/auth/nginx/guess/17")
+	metrics := ask(s.admin, "GET", "/metrics").Body.String()
+	for _, want := range []string{
+		`keywright_gate_decisions_total{policy="orders",policy_namespace="shop",reason="malformed",result="deny"} 250`,
+		`keywright_gate_decisions_total{policy="",policy_namespace="",reason="policy_not_found",result="deny"} 1`,
+		`keywright_gate_cache_lookups_total{result="refused"} 249`,
+		`keywright_gate_decision_duration_seconds_count 251`,
+		`keywright_gate_keys 1`, `keywright_gate_signing_keys 1`, `keywright_gate_policies 1`,
+		`keywright_gate_policies_not_ready 0`, `keywright_gate_internal_errors_total 0`, `keywright_gate_synced 1`,
+		`keywright_gate_key_set_age_seconds 0`,
+	} {
+		if !strings.Contains(metrics, want+"\n") {
+			t.Errorf("no line %s", want)
+		}
+	}
+	if strings.Contains(metrics, "guess") {
+		t.Error("a policy that does not exist has a label")
+	}
+	log := out.String()
+	if n := strings.Count(log, "request denied"); n < denialsAtOnce || n > denialsAtOnce+20 {
+		t.Errorf("%d denials logged", n)
+	}
+	for _, secret := range []string{"secret-token", "secret-query", "\x1b"} {
+		if strings.Contains(log, secret) {
+			t.Errorf("log shows %q", secret)
+		}
+	}
+	if !strings.Contains(log, `"policy":"shop/orders","status":401,"rule":"default","reason":"malformed"`) {
+		t.Errorf("log: %.300s", log)
+	}
+}
+
+func TestReadiness(t *testing.T) {
+	s, _ := newTestServer(t, Options{}, at(start))
+	synced := false
+	s.feed.synced = []func() bool{func() bool { return true }, func() bool { return synced }}
+	want := func(path string, status int) {
+		t.Helper()
+		if w := ask(s.admin, "GET", path); w.Code != status {
+			t.Errorf("%s: got %d, want %d", path, w.Code, status)
+		}
+	}
+	want("/readyz", 503)
+	want("/healthz", 200)
+	synced = true
+	want("/readyz", 200)
+	s.draining.Store(true)
+	want("/readyz", 503)
+	want("/healthz", 200)
+	for _, path := range []string{"/readyz", "/metrics", "/healthz"} {
+		if w := ask(s.auth, "GET", path); w.Code != 404 {
+			t.Errorf("%s on the auth listener: %d", path, w.Code)
+		}
+	}
+}
+
+func TestContact(t *testing.T) {
+	now := start
+	c := &contact{clock: func() time.Time { return now }}
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/bad" {
+			w.WriteHeader(500)
+		}
+		_, _ = w.Write([]byte("event"))
+	}))
+	defer api.Close()
+	client := &http.Client{Transport: c.wrap(http.DefaultTransport)}
+	get := func(path string) *http.Response {
+		response, err := client.Get(api.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response
+	}
+	_ = get("/bad").Body.Close()
+	if _, ok := c.age(); ok {
+		t.Error("an error counts as contact")
+	}
+	response := get("/")
+	defer func() { _ = response.Body.Close() }()
+	now = now.Add(time.Minute)
+	if age, ok := c.age(); !ok || age != time.Minute {
+		t.Errorf("got %s, %v", age, ok)
+	}
+	if _, err := io.ReadAll(response.Body); err != nil {
+		t.Fatal(err)
+	}
+	if age, _ := c.age(); age != 0 {
+		t.Errorf("got %s after an event", age)
+	}
+}
+
+// writeCertificate writes a new self-signed certificate and gives its serial
+// number.
+func writeCertificate(t *testing.T, dir string, serial int64) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "gate"}, DNSNames: []string{"gate"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{
+		"tls.crt": {Type: "CERTIFICATE", Bytes: der}, "tls.key": {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		// Renamed into place, as the kubelet does.
+		fresh := filepath.Join(dir, name+".new")
+		if err := os.WriteFile(fresh, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(fresh, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// await asks until it is so.
+func await(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !so() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited too long until %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func TestCertificateIsReloaded(t *testing.T) {
+	dir := t.TempDir()
+	writeCertificate(t, dir, 1)
+	s, _ := newTestServer(t, Options{
+		TLSCertFile: filepath.Join(dir, "tls.crt"), TLSKeyFile: filepath.Join(dir, "tls.key"), TLSMinVersion: "1.3",
+	}, time.Now)
+	auth, admin := listen(t), listen(t)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.serve(ctx, auth, admin, nil) }()
+
+	serial := func() int64 {
+		conn, err := tls.Dial("tcp", auth.Addr().String(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test's own
+		if err != nil {
+			return 0
+		}
+		defer func() { _ = conn.Close() }()
+		return conn.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+	}
+	await(t, "the first certificate is served", func() bool { return serial() == 1 })
+	writeCertificate(t, dir, 2)
+	await(t, "the second certificate is served", func() bool { return serial() == 2 })
+
+	if _, err := tls.Dial("tcp", auth.Addr().String(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}); err == nil { //nolint:gosec // the test's own
+		t.Error("TLS 1.2 is spoken")
+	}
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true, //nolint:gosec // the test's own
+	}}
+	response, err := client.Get("https://" + auth.Addr().String() + "/auth/nginx/a/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.ProtoMajor != 2 || response.StatusCode != 403 {
+		t.Errorf("got %s %d", response.Proto, response.StatusCode)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDrain(t *testing.T) {
+	s, _ := newTestServer(t, Options{InsecureHTTP: true, ShutdownDelay: 300 * time.Millisecond}, time.Now)
+	auth, admin := listen(t), listen(t)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.serve(ctx, auth, admin, nil) }()
+	client := &http.Client{Transport: &http.Transport{}}
+	status := func(address, path string) (int, bool) {
+		response, err := client.Get("http://" + address + path)
+		if err != nil {
+			return 0, false
+		}
+		defer func() { _ = response.Body.Close() }()
+		_, _ = io.Copy(io.Discard, response.Body)
+		return response.StatusCode, response.Close
+	}
+	await(t, "it is ready", func() bool { got, _ := status(admin.Addr().String(), "/readyz"); return got == 200 })
+	if got, closed := status(auth.Addr().String(), "/auth/nginx/a/b"); got != 403 || closed {
+		t.Errorf("before: got %d, closed %v", got, closed)
+	}
+	stop()
+	await(t, "it is not ready", func() bool { return s.draining.Load() })
+	if got, closed := status(auth.Addr().String(), "/auth/nginx/a/b"); got != 403 || !closed {
+		t.Errorf("while draining: got %d, closed %v", got, closed)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", auth.Addr().String()); err == nil {
+		t.Error("it still listens")
+	}
+}
+
+func TestFailureEndsTheProcess(t *testing.T) {
+	s, _ := newTestServer(t, Options{InsecureHTTP: true, ShutdownDelay: time.Hour}, time.Now)
+	failed := make(chan error, 1)
+	failed <- io.ErrUnexpectedEOF
+	if err := s.serve(context.Background(), listen(t), listen(t), failed); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestHostileRequestsAreDenied(t *testing.T) {
+	s, _ := newTestServer(t, Options{InsecureHTTP: true}, time.Now)
+	auth, admin := listen(t), listen(t)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.serve(ctx, auth, admin, nil) }()
+	defer func() { stop(); <-ended }()
+	requests := map[string]string{
+		"a huge token":                   "GET /auth/nginx/a/b HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer " + strings.Repeat(".", 100_000) + "\r\n\r\n",
+		"a query that cannot be decoded": "GET /auth/nginx/a/b?host=%zz;&& HTTP/1.1\r\nHost: g\r\n\r\n",
+		"another method":                 "FOO /auth/nginx/a/b HTTP/1.1\r\nHost: g\r\n\r\n",
+		"HEAD":                           "HEAD /auth/nginx/a/b HTTP/1.1\r\nHost: g\r\n\r\n",
+		"a path to be cleaned":           "GET /auth//nginx/../x HTTP/1.1\r\nHost: g\r\n\r\n",
+		"an upgrade":                     "GET /auth/nginx/a/b HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+		"bytes beyond ASCII":             "GET /auth/nginx/a/b HTTP/1.1\r\nHost: g\r\nX-Original-URL: http://x/\xff\r\n\r\n",
+	}
+	for name, raw := range requests {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", auth.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			if _, err := io.WriteString(conn, raw); err != nil {
+				t.Fatal(err)
+			}
+			head := make([]byte, len("HTTP/1.1 403 Forbidden"))
+			if _, err := io.ReadFull(conn, head); err != nil || string(head) != "HTTP/1.1 403 Forbidden" {
+				t.Errorf("got %q, %v", head, err)
+			}
+		})
+	}
+}
+
+func TestOptionsNameTheFlag(t *testing.T) {
+	good := Options{Listen: ":8443", AdminListen: ":8081", TLSCertFile: "c", TLSKeyFile: "k", TLSMinVersion: "1.3", Namespace: "keywright", CacheSize: 1}
+	if err := good.Validate(); err != nil {
+		t.Errorf("good options: %v", err)
+	}
+	tests := map[string]func(*Options){
+		"--listen: ":           func(o *Options) { o.Listen = "8443" },
+		"--admin-listen: ":     func(o *Options) { o.AdminListen = "" },
+		"--tls-cert-file: ":    func(o *Options) { o.TLSCertFile = "" },
+		"--tls-key-file: ":     func(o *Options) { o.TLSKeyFile = "" },
+		"--insecure-http: ":    func(o *Options) { o.InsecureHTTP = true },
+		"--tls-min-version: ":  func(o *Options) { o.TLSMinVersion = "1.1" },
+		"--namespace: ":        func(o *Options) { o.Namespace = "" },
+		"--namespace: \"A\"":   func(o *Options) { o.Namespace = "A" },
+		"--watch-namespaces: ": func(o *Options) { o.WatchNamespaces = []string{"a", ""} },
+		"--cache-size: ":       func(o *Options) { o.CacheSize = 0 },
+		"--shutdown-delay: ":   func(o *Options) { o.ShutdownDelay = -1 },
+		"--public-url: ":       func(o *Options) { o.PublicURL = "keys.example" },
+	}
+	for want, change := range tests {
+		o := good
+		change(&o)
+		if err := o.Validate(); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("want %s, got %v", want, err)
+		}
+	}
+}
