@@ -24,7 +24,7 @@ type SigningKey struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// +kubebuilder:default={}
+	// +kubebuilder:default={algorithm: "ES256", maxTokenTTL: "1h", rotation: {policy: "Automatic"}, propagation: {verifierLag: "30m", signerLag: "5m", clockSkew: "1m", leeway: "1m"}, allowedNamespaces: {from: "Same"}, deletionPolicy: "Retain", historyLimit: 10}
 	// +optional
 	Spec   SigningKeySpec   `json:"spec,omitempty"`
 	Status SigningKeyStatus `json:"status,omitempty"`
@@ -52,7 +52,7 @@ type Algorithm string
 // +kubebuilder:validation:XValidation:rule="has(self.rotation.schedule) || (duration(self.propagation.signerLag) + duration(self.maxTokenTTL) + duration(self.propagation.leeway) + duration(self.propagation.clockSkew) + duration(self.propagation.clockSkew)).getSeconds() <= 16 * duration(has(self.rotation.interval) ? self.rotation.interval : '720h').getSeconds()",message="rotation.interval is too short for maxTokenTTL: more than 16 keys would verify at once; raise the interval or lower maxTokenTTL"
 // +kubebuilder:validation:XValidation:rule="!has(self.jwks) || !has(self.jwks.maxAge) || duration(self.jwks.maxAge) <= duration(self.propagation.verifierLag)",message="jwks.maxAge must be at most propagation.verifierLag: a verifier may hold a document that long"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.jwks) || !has(oldSelf.jwks.configMapName) || (has(self.jwks) && has(self.jwks.configMapName) && self.jwks.configMapName == oldSelf.jwks.configMapName)",message="jwks.configMapName cannot be changed or removed once set: readers of the old one would be left behind; create a new SigningKey instead"
-// +kubebuilder:validation:XValidation:rule="(has(self.signer) && has(self.signer.secretName) ? self.signer.secretName : ”) == (has(oldSelf.signer) && has(oldSelf.signer.secretName) ? oldSelf.signer.secretName : ”)",message="signer.secretName cannot be changed: signers that read the old Secret would be left behind; create a new SigningKey instead"
+// +kubebuilder:validation:XValidation:rule="(has(self.signer) && has(self.signer.secretName)) == (has(oldSelf.signer) && has(oldSelf.signer.secretName)) && (!has(self.signer) || !has(self.signer.secretName) || self.signer.secretName == oldSelf.signer.secretName)",message="signer.secretName cannot be changed: signers that read the old Secret would be left behind; create a new SigningKey instead"
 type SigningKeySpec struct {
 	// algorithm of the keys. An edit applies to the next key.
 	// +kubebuilder:default=ES256
@@ -73,13 +73,13 @@ type SigningKeySpec struct {
 	MaxTokenTTL Duration `json:"maxTokenTTL,omitempty"`
 
 	// rotation says when a new key takes over.
-	// +kubebuilder:default={}
+	// +kubebuilder:default={policy: "Automatic"}
 	// +optional
 	Rotation Rotation `json:"rotation,omitempty"`
 
 	// propagation holds facts about the world around the keys, from which
 	// all waits are computed.
-	// +kubebuilder:default={}
+	// +kubebuilder:default={verifierLag: "30m", signerLag: "5m", clockSkew: "1m", leeway: "1m"}
 	// +optional
 	Propagation Propagation `json:"propagation,omitempty"`
 
@@ -100,7 +100,7 @@ type SigningKeySpec struct {
 	Issuer string `json:"issuer,omitempty"`
 
 	// allowedNamespaces says whose AccessPolicies may refer to this key.
-	// +kubebuilder:default={}
+	// +kubebuilder:default={from: "Same"}
 	// +optional
 	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces,omitempty"`
 
