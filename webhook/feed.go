@@ -165,7 +165,8 @@ func (f *feed) informers(ctx context.Context, config *rest.Config, o *Options) (
 		return nil, err
 	}
 	mapper := meta.NewDefaultRESTMapper(nil)
-	mapper.Add(v1alpha1.GroupVersion.WithKind("SigningKey"), meta.RESTScopeNamespace)
+	mapper.AddSpecific(v1alpha1.GroupVersion.WithKind("SigningKey"),
+		v1alpha1.GroupVersion.WithResource("signingkeys"), v1alpha1.GroupVersion.WithResource("signingkey"), meta.RESTScopeNamespace)
 	mapper.AddSpecific(v1alpha1.GroupVersion.WithKind("AccessPolicy"),
 		v1alpha1.GroupVersion.WithResource("accesspolicies"), v1alpha1.GroupVersion.WithResource("accesspolicy"), meta.RESTScopeNamespace)
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Secret"), meta.RESTScopeNamespace)
