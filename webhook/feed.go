@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -156,6 +158,20 @@ func scheme() (*runtime.Scheme, error) {
 	return s, nil
 }
 
+// resources names the resources of what the gate reads. They are written out:
+// the plural that would be guessed of SigningKey is wrong.
+func resources() meta.RESTMapper {
+	mapper := meta.NewDefaultRESTMapper(nil)
+	add := func(version schema.GroupVersion, kind, plural string, scope meta.RESTScope) {
+		mapper.AddSpecific(version.WithKind(kind), version.WithResource(plural), version.WithResource(strings.ToLower(kind)), scope)
+	}
+	add(v1alpha1.GroupVersion, "SigningKey", "signingkeys", meta.RESTScopeNamespace)
+	add(v1alpha1.GroupVersion, "AccessPolicy", "accesspolicies", meta.RESTScopeNamespace)
+	add(corev1.SchemeGroupVersion, "Secret", "secrets", meta.RESTScopeNamespace)
+	add(corev1.SchemeGroupVersion, "Namespace", "namespaces", meta.RESTScopeRoot)
+	return mapper
+}
+
 // informers makes the cache behind the feed. Nothing is asked of the API
 // server before it starts, and resources are not discovered: the gate starts
 // without the API server and becomes ready with it.
@@ -164,17 +180,9 @@ func (f *feed) informers(ctx context.Context, config *rest.Config, o *Options) (
 	if err != nil {
 		return nil, err
 	}
-	mapper := meta.NewDefaultRESTMapper(nil)
-	mapper.AddSpecific(v1alpha1.GroupVersion.WithKind("SigningKey"),
-		v1alpha1.GroupVersion.WithResource("signingkeys"), v1alpha1.GroupVersion.WithResource("signingkey"), meta.RESTScopeNamespace)
-	mapper.AddSpecific(v1alpha1.GroupVersion.WithKind("AccessPolicy"),
-		v1alpha1.GroupVersion.WithResource("accesspolicies"), v1alpha1.GroupVersion.WithResource("accesspolicy"), meta.RESTScopeNamespace)
-	mapper.Add(corev1.SchemeGroupVersion.WithKind("Secret"), meta.RESTScopeNamespace)
-	mapper.Add(corev1.SchemeGroupVersion.WithKind("Namespace"), meta.RESTScopeRoot)
-
 	options := cache.Options{
 		Scheme:           s,
-		Mapper:           mapper,
+		Mapper:           resources(),
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Secret{}: {

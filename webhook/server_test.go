@@ -13,12 +13,14 @@ import (
 	"encoding/pem"
 	"io"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +29,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/keywright/keywright/api/keyset"
 	"github.com/keywright/keywright/api/v1alpha1"
@@ -247,6 +250,88 @@ func TestFeed(t *testing.T) {
 	s.feed.deleteSigningKey(authz.Ref{Namespace: "shop", Name: "shop"})
 	if keys, policies := s.store.Size(); keys != 0 || policies != 0 {
 		t.Errorf("%d SigningKeys, %d policies stay", keys, policies)
+	}
+}
+
+// fakeAPI answers lists with what it has, and watches with nothing; it tells
+// the resources that were asked for.
+func fakeAPI(t *testing.T, has map[string]string, asked chan<- string) *rest.Config {
+	t.Helper()
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.URL.Path + " " + r.URL.Query().Get("fieldSelector")
+		w.Header().Set("Content-Type", "application/json")
+		if r.URL.Query().Get("watch") != "" {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		for suffix, list := range has {
+			if strings.HasSuffix(r.URL.Path, suffix) {
+				_, _ = io.WriteString(w, list)
+				return
+			}
+		}
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	t.Cleanup(api.Close)
+	return &rest.Config{Host: api.URL}
+}
+
+func TestInformersFillTheStore(t *testing.T) {
+	list := func(version, kind, item string) string {
+		return `{"apiVersion":"` + version + `","kind":"` + kind + `List","metadata":{"resourceVersion":"5"},"items":[` + item + `]}`
+	}
+	has := map[string]string{
+		"/signingkeys":    list("keywright.dev/v1alpha1", "SigningKey", `{"metadata":{"namespace":"shop","name":"shop","uid":"u"},"spec":{},"status":{}}`),
+		"/accesspolicies": list("keywright.dev/v1alpha1", "AccessPolicy", `{"metadata":{"namespace":"shop","name":"orders"},"spec":{"issuers":[{"signingKeyRef":{"name":"shop"}}]}}`),
+		"/secrets":        list("v1", "Secret", ""),
+		"/namespaces":     list("v1", "Namespace", `{"metadata":{"name":"shop"}}`),
+	}
+	tests := map[string]struct {
+		watch []string
+		want  []string
+	}{
+		"all namespaces": {nil, []string{
+			"/api/v1/namespaces ", "/api/v1/namespaces/keywright/secrets metadata.name=keywright-hmac",
+			"/apis/keywright.dev/v1alpha1/accesspolicies ", "/apis/keywright.dev/v1alpha1/signingkeys ",
+		}},
+		"some namespaces": {[]string{"shop"}, []string{
+			"/api/v1/namespaces/keywright/secrets metadata.name=keywright-hmac",
+			"/apis/keywright.dev/v1alpha1/namespaces/shop/accesspolicies ", "/apis/keywright.dev/v1alpha1/namespaces/shop/signingkeys ",
+		}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			s, _ := newTestServer(t, Options{}, time.Now)
+			s.feed.synced = nil
+			asked := make(chan string, 1000)
+			ctx, stop := context.WithCancel(context.Background())
+			informers, err := s.feed.informers(ctx, fakeAPI(t, has, asked), &Options{Namespace: "keywright", WatchNamespaces: tc.watch})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- informers.Start(ctx) }()
+			await(t, "it has synced", s.feed.hasSynced)
+			for ref, state := range s.store.Policies() {
+				if ref.String() != "shop/orders" || state.NotReady != nil {
+					t.Errorf("policy %s: %v", ref, state.NotReady)
+				}
+			}
+			if keys, policies := s.store.Size(); keys != 1 || policies != 1 {
+				t.Errorf("%d SigningKeys, %d policies", keys, policies)
+			}
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			got := map[string]bool{}
+			for len(asked) > 0 {
+				got[<-asked] = true
+			}
+			if diff := cmp.Diff(tc.want, slices.Sorted(maps.Keys(got))); diff != "" {
+				t.Errorf("asked for (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 
