@@ -26,7 +26,7 @@ help: ## List the targets
 	  /^[a-z\/-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: controlplane bin/helm ## Show a rotation under load in a real control plane; KEEP=1 stays up
+demo: deps controlplane bin/helm ## Show a rotation under load in a real control plane; KEEP=1 stays up
 	go run ./hack/demo $(if $(KEEP),-keep)
 
 .PHONY: controlplane
