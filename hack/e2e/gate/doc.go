@@ -1,0 +1,16 @@
+// Package gate holds the gate by tests through the proxies that ask it: the
+// real processes under the chart's service accounts, the real ingress-nginx
+// controller on Ingress objects, and plain nginx.
+//
+// It owns the scenarios (scenarios_test.go: one table for all callers, where
+// they differ as data), the objects that they are about (testdata/objects.yaml)
+// and the load under which keys rotate, certificates and gates are replaced. It
+// does not own the processes: package stack, ingressnginx and nginx run them.
+//
+//	client ──► ingress-nginx or nginx ──► app (environment_test.go)
+//	               │ auth-url, HTTPS
+//	               └──► keywright webhook ◄── API server ◄── keywright controller
+//
+// Each scenario says what the client gets, what the gate counted for it, and
+// what the app saw of it: a denied request must never get there.
+package gate

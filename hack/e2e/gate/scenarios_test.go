@@ -1,0 +1,469 @@
+//go:build linux
+
+package gate
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// caller is a proxy that asks the gate.
+type caller struct {
+	// name is how scenarios say where it differs.
+	name string
+	// client reaches the proxy whatever the host of a URL is.
+	client *http.Client
+	// raw sends bytes as they are.
+	raw func(ctx context.Context, raw []byte) (*http.Response, error)
+	// serve adds sites and returns when they are served. Gate is where the
+	// gate listens on this machine.
+	serve func(ctx context.Context, gate string, sites ...site) error
+}
+
+// site is a host with the policy that its requests are asked about.
+type site struct {
+	host, namespace, policy string
+	// hostless leaves the host out of the auth-url.
+	hostless bool
+	// cacheKey is the annotation auth-cache-key.
+	cacheKey string
+}
+
+// authURL is the annotation auth-url, for a gate at an address.
+func (s site) authURL(gate string) string {
+	u := "https://" + gate + "/auth/nginx/" + s.namespace + "/" + s.policy
+	if s.hostless {
+		return u
+	}
+	return u + "?host=$host"
+}
+
+// identity is the annotation auth-response-headers.
+var identity = []string{"X-Auth-Subject", "X-Auth-Roles"}
+
+// sites of all scenarios.
+var sites = []site{
+	{host: "shop.test", namespace: "shop", policy: "orders"},
+	{host: "normalized.test", namespace: "shop", policy: "normalized"},
+	{host: "any.test", namespace: "shop", policy: "any"},
+	{host: "plain.test", namespace: "shop", policy: "by-host"},
+	{host: "raw.test", namespace: "shop", policy: "by-host"},
+	{host: "hostless.test", namespace: "shop", policy: "by-host", hostless: true},
+	{host: "cookie.test", namespace: "shop", policy: "by-cookie"},
+	{host: "secret.test", namespace: "shop", policy: "secret"},
+	{host: "missing.test", namespace: "shop", policy: "nowhere"},
+	{host: "broken.test", namespace: "shop", policy: "broken"},
+	{host: "borrowed.test", namespace: "other", policy: "borrowed"},
+	{host: "lent.test", namespace: "other", policy: "lent"},
+	// The worst key that there is: one verdict for all paths and methods, if
+	// the gate's answers could be kept.
+	{host: "cached.test", namespace: "shop", policy: "orders", cacheKey: "$http_authorization"},
+	{host: "changing.test", namespace: "shop", policy: "changing"},
+}
+
+func siteOf(host string) site {
+	return sites[slices.IndexFunc(sites, func(s site) bool { return s.host == host })]
+}
+
+// scenario is one request and what becomes of it.
+type scenario struct {
+	// on is the host that decides which site it is for; shop.test when empty.
+	on string
+	// method is GET when empty, target / when empty.
+	method, target string
+	// host is the Host header; on when empty.
+	host string
+	// token names one of environment.tokens, sent in the Authorization header.
+	token string
+	// header are lines as they are. "{user}" stands for that token.
+	header []string
+	body   []byte
+
+	want answer
+	// differs is what a caller gives in place of want.
+	differs map[string]answer
+}
+
+// answer is what becomes of a request.
+type answer struct {
+	status int
+	// authenticate is WWW-Authenticate.
+	authenticate string
+	// reason is what the gate counted the denial as; notAsked for none.
+	reason string
+	// subject and roles are what the app is told by the gate.
+	subject, roles string
+}
+
+// notAsked is the reason of a request that the proxy itself refused.
+const notAsked = "(not asked)"
+
+func refused(reason string) answer {
+	return answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="orders", error="invalid_token"`, reason: reason}
+}
+
+func forbidden(reason string) answer { return answer{status: http.StatusForbidden, reason: reason} }
+
+var (
+	anonymous   = answer{status: http.StatusOK}
+	asUser      = answer{status: http.StatusOK, subject: "u-17", roles: "customer"}
+	asAdmin     = answer{status: http.StatusOK, subject: "root-1", roles: "admin,ops"}
+	asPlain     = answer{status: http.StatusOK, subject: "u-17"}
+	noToken     = answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="orders"`, reason: "no_credentials"}
+	severalSent = answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="orders", error="invalid_request"`, reason: "several_credentials"}
+	// nginxRefuses is nginx's own answer to what it does not understand.
+	nginxRefuses = answer{status: http.StatusBadRequest, reason: notAsked}
+)
+
+var megabyte = bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+
+// scenarios by what they are about.
+var scenarios = map[string]map[string]scenario{
+	"tokens": {
+		"a valid token passes":                                     {target: "/orders?x=1", token: "user", want: asUser},
+		"no token is challenged without an error":                  {target: "/orders", want: noToken},
+		"another scheme is no token":                               {target: "/orders", header: []string{"Authorization: Basic dTpw"}, want: noToken},
+		"the scheme's letters do not matter":                       {target: "/orders", header: []string{"Authorization: bEARER {user}"}, want: asUser},
+		"an expired token is refused":                              {target: "/orders", token: "expired", want: refused("expired")},
+		"a token that is not valid yet is refused":                 {target: "/orders", token: "early", want: refused("not_yet_valid")},
+		"a token that lives longer than the key allows is refused": {target: "/orders", token: "long-lived", want: refused("lives_too_long")},
+		"a forged token is refused":                                {target: "/orders", token: "forged", want: refused("bad_signature")},
+		"the claims of one under the signature of another":         {target: "/orders", token: "spliced", want: refused("bad_signature")},
+		"a token of an unknown key is refused":                     {target: "/orders", token: "unknown key", want: refused("unknown_key")},
+		"the public key taken for a secret is refused":             {target: "/orders", token: "confused", want: refused("algorithm_mismatch")},
+		"alg none is refused":                                      {target: "/orders", token: "unsigned", want: refused("algorithm_mismatch")},
+		"garbage is refused":                                       {target: "/orders", token: "garbage", want: refused("malformed")},
+		"a token for another audience is refused":                  {target: "/orders", token: "wrong audience", want: refused("wrong_audience")},
+		"a token of another issuer is refused":                     {target: "/orders", token: "wrong issuer", want: refused("wrong_issuer")},
+		"a token without a required claim is refused":              {target: "/orders", token: "no subject", want: refused("missing_claim")},
+		"a token of another SigningKey is refused":                 {target: "/orders", token: "partner", want: refused("unknown_key")},
+		"a token over 8 KiB is refused": {
+			target: "/orders", token: "large", want: refused("too_large"),
+			// Its header buffers are nginx's default, 8k.
+			differs: map[string]answer{"plain nginx": nginxRefuses},
+		},
+		"two Authorization headers are refused": {
+			target: "/orders", header: []string{"Authorization: Bearer {user}", "Authorization: Bearer {admin}"}, want: nginxRefuses,
+		},
+		"two tokens in one Authorization header are refused": {target: "/orders", header: []string{"Authorization: Bearer {user}, Bearer {admin}"}, want: severalSent},
+		"a token in the query is none":                       {target: "/orders?access_token={user}", want: noToken},
+		"a token in another header is none":                  {target: "/orders", header: []string{"X-Authorization: Bearer {user}", "Proxy-Authorization: Bearer {user}"}, want: noToken},
+		"an HS256 token passes where the key is one": {
+			on: "secret.test", target: "/x", token: "secret", want: answer{status: http.StatusOK},
+		},
+	},
+	"cookies": {
+		"a token in the cookie passes": {on: "cookie.test", target: "/", header: []string{"Cookie: a=1; session={user}; b=2"}, want: asPlain},
+		"no cookie is challenged": {
+			on: "cookie.test", target: "/",
+			want: answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="by-cookie"`, reason: "no_credentials"},
+		},
+		"a token in the Authorization header is none": {
+			on: "cookie.test", target: "/", token: "user",
+			want: answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="by-cookie"`, reason: "no_credentials"},
+		},
+		"the cookie twice is refused": {
+			on: "cookie.test", target: "/", header: []string{"Cookie: session={user}", "Cookie: session={admin}"},
+			want: answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="by-cookie", error="invalid_request"`, reason: "several_credentials"},
+		},
+	},
+	"rules": {
+		"an anonymous rule needs no token":               {target: "/healthz", want: anonymous},
+		"an anonymous rule looks at no token":            {target: "/healthz", token: "forged", want: anonymous},
+		"an exact path is that path alone":               {target: "/healthz/x", want: noToken},
+		"a denied rule lets nobody pass":                 {target: "/closed/x", token: "admin", want: forbidden("access_denied")},
+		"a role that is asked for passes":                {target: "/admin", token: "admin", want: asAdmin},
+		"a wrong role is forbidden":                      {target: "/admin", token: "user", want: forbidden("claim_mismatch")},
+		"a prefix is of whole segments":                  {target: "/administrator", token: "user", want: asUser},
+		"all scopes that are asked for pass":             {target: "/reports/1", token: "reporter", want: asPlain},
+		"a scope that lacks is forbidden":                {target: "/reports/1", token: "reader", want: forbidden("insufficient_scope")},
+		"a true expression passes":                       {target: "/transfers", token: "two factors", want: asPlain},
+		"an expression that is not true is forbidden":    {target: "/transfers", token: "user", want: forbidden("expression_false")},
+		"a rule for a method is for that method":         {method: "DELETE", target: "/orders/1", token: "user", want: forbidden("claim_mismatch")},
+		"a rule for a method passes who may":             {method: "DELETE", target: "/orders/1", token: "admin", want: asAdmin},
+		"an anonymous rule for a method is for no other": {method: "PUT", target: "/healthz", want: noToken},
+		"a policy that is not there denies":              {on: "missing.test", target: "/healthz", token: "admin", want: forbidden("policy_not_found")},
+		"a policy that does not compile denies all":      {on: "broken.test", target: "/public/x", token: "admin", want: forbidden("policy_not_ready")},
+		"a reference that is not allowed denies":         {on: "borrowed.test", target: "/", token: "user", want: forbidden("policy_not_ready")},
+		"a reference that is allowed passes":             {on: "lent.test", target: "/", token: "partner", want: answer{status: http.StatusOK}},
+	},
+	"methods and bodies": {
+		"HEAD passes like GET":               {method: "HEAD", target: "/orders", token: "user", want: asUser},
+		"HEAD is challenged like GET":        {method: "HEAD", target: "/orders", want: noToken},
+		"HEAD is forbidden like GET":         {method: "HEAD", target: "/admin", token: "user", want: forbidden("claim_mismatch")},
+		"a body of 1 MiB arrives untouched":  {method: "POST", target: "/orders", token: "user", body: megabyte, want: asUser},
+		"a body of an anonymous request too": {method: "POST", target: "/public/x", body: megabyte[:70_001], want: anonymous},
+		"a preflight is like any other":      {method: "OPTIONS", target: "/orders", header: []string{"Origin: https://a.example", "Access-Control-Request-Method: PUT"}, want: noToken},
+	},
+	"identity": {
+		"the client's own is replaced": {
+			target: "/orders", token: "user", header: []string{"X-Auth-Subject: mallory", "X-Auth-Roles: admin"}, want: asUser,
+		},
+		"the client's own in other letters is replaced": {
+			target: "/orders", token: "user", header: []string{"x-aUTH-subject: mallory", "X-AUTH-ROLES: admin"}, want: asUser,
+		},
+		"the client's own, sent twice, is replaced": {
+			target: "/orders", token: "user", header: []string{"X-Auth-Subject: mallory", "X-Auth-Subject: eve"}, want: asUser,
+		},
+		"the client's own goes where the token says nothing": {
+			target: "/orders", token: "reader", header: []string{"X-Auth-Roles: admin"}, want: asPlain,
+		},
+		"the client's own goes on an anonymous request": {
+			target: "/public/x", header: []string{"X-Auth-Subject: mallory", "x-auth-roles: admin"}, want: anonymous,
+		},
+		"a token on an anonymous request tells nothing": {target: "/public/x", token: "admin", want: anonymous},
+		"variants of the names do not arrive": {
+			target: "/orders", token: "user", want: asUser,
+			header: []string{"X_Auth_Subject: mallory", "x-auth_subject: mallory", "X_AUTH-ROLES: admin", "X.Auth.Subject: mallory"},
+		},
+		"Connection does not take it off": {
+			target: "/orders", token: "user", header: []string{"Connection: close, X-Auth-Subject, X-Auth-Roles"}, want: asUser,
+		},
+		"a claim with a line break never becomes a header": {target: "/orders", token: "CRLF", want: forbidden("identity_invalid")},
+	},
+	"what the client claims": {
+		"X-Original-URL is not the client's": {
+			target: "/admin", token: "user", header: []string{"X-Original-URL: http://shop.test/public/x"}, want: forbidden("claim_mismatch"),
+		},
+		"X-Original-Method is not the client's": {
+			method: "DELETE", target: "/orders/1", token: "user", header: []string{"X-Original-Method: GET"}, want: forbidden("claim_mismatch"),
+		},
+		"nor are their variants": {
+			target: "/admin", token: "user", want: forbidden("claim_mismatch"),
+			header: []string{"X_Original_URL: http://shop.test/public/x", "X-Original-URI: /public/x", "X-Forwarded-Uri: /public/x", "X-Rewrite-URL: /public/x", "X-HTTP-Method-Override: GET"},
+		},
+		"X-Forwarded-Host does not route": {on: "raw.test", target: "/", header: []string{"X-Forwarded-Host: plain.test"}, want: forbidden("access_denied")},
+		"the query is not the path":       {target: "/admin?/public/x", token: "user", want: forbidden("claim_mismatch")},
+		"a probe's User-Agent opens nothing": {
+			target: "/orders", header: []string{"User-Agent: kube-probe/1.37"}, want: noToken,
+		},
+	},
+	"hosts": {
+		"a rule for a host passes that host":         {on: "plain.test", target: "/", want: anonymous},
+		"in any letters, with a dot and a port":      {on: "plain.test", host: "PLAIN.test.:80", target: "/", want: anonymous},
+		"and no other":                               {on: "raw.test", target: "/", want: forbidden("access_denied")},
+		"an absolute-form target with another Host":  {on: "raw.test", host: "plain.test", target: "http://raw.test/x", want: forbidden("host_unknown")},
+		"the same the other way round":               {on: "plain.test", host: "raw.test", target: "http://plain.test/x", want: forbidden("host_unknown")},
+		"an auth-url without the host denies":        {on: "hostless.test", target: "/", want: forbidden("host_unknown")},
+		"without host rules the host does not count": {host: "plain.test", target: "http://shop.test/orders", token: "user", want: asUser},
+		"and a token is still asked for":             {host: "plain.test", target: "http://shop.test/orders", want: noToken},
+	},
+	"paths": {
+		"an admin's ambiguous path is denied too":    {target: "/public/../admin", token: "admin", want: forbidden("path_ambiguous")},
+		"without a rule for paths none is ambiguous": {on: "any.test", target: "/public/../admin", token: "user", want: answer{status: http.StatusOK}},
+		"an encoded character that needs it is not":  {target: "/public/a%20b%40c", want: anonymous},
+		"above the root is refused":                  {target: "/../admin", token: "user", want: nginxRefuses},
+		"NUL is refused":                             {target: "/public/%00/../admin", token: "user", want: nginxRefuses},
+		"a bad escape is refused":                    {target: "/public/%zz", token: "user", want: nginxRefuses},
+	},
+	"normalized paths": {
+		"up out of an open path needs a token":     {on: "normalized.test", target: "/public/../admin", want: answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="normalized"`, reason: "no_credentials"}},
+		"up out of an open path needs the role":    {on: "normalized.test", target: "/public/../admin", token: "user", want: forbidden("claim_mismatch")},
+		"up out of an open path with the role":     {on: "normalized.test", target: "/public/../admin", token: "admin", want: answer{status: http.StatusOK}},
+		"encoded dots are dots":                    {on: "normalized.test", target: "/public/%2e%2e/admin", token: "user", want: forbidden("claim_mismatch")},
+		"two slashes are one":                      {on: "normalized.test", target: "//admin", token: "user", want: forbidden("claim_mismatch")},
+		"an encoded letter is a letter":            {on: "normalized.test", target: "/%61dmin", token: "user", want: forbidden("claim_mismatch")},
+		"up into an open path is open":             {on: "normalized.test", target: "/admin/../public/x", want: anonymous},
+		"an encoded slash is still refused":        {on: "normalized.test", target: "/public/..%2fadmin", token: "admin", want: forbidden("path_invalid")},
+		"a backslash is still refused":             {on: "normalized.test", target: `/public/..\admin`, token: "admin", want: forbidden("path_invalid")},
+		"a dot segment with parameters is refused": {on: "normalized.test", target: "/public/..;x/admin", token: "admin", want: forbidden("path_invalid")},
+	},
+}
+
+// trickyPaths lead to /admin for some server or other. Where a rule looks at
+// the path they are denied, with and without a token.
+var trickyPaths = map[string]string{
+	"/public/../admin":            "path_ambiguous",
+	"/public/./../admin":          "path_ambiguous",
+	"/public/%2e%2e/admin":        "path_ambiguous",
+	"/public/%2E./admin":          "path_ambiguous",
+	"/public/..%2fadmin":          "path_invalid",
+	"/public/..%2Fadmin":          "path_invalid",
+	"/public%2f..%2fadmin":        "path_invalid",
+	"/public/%252e%252e/admin":    "path_ambiguous",
+	`/public\..\admin`:            "path_invalid",
+	"/public/..%5cadmin":          "path_invalid",
+	"/public/..;/admin":           "path_invalid",
+	"/public;x/../admin":          "path_ambiguous",
+	"/public#/../admin":           "path_invalid",
+	"/public/%23/../../admin":     "path_ambiguous",
+	"/public/%3f/../../admin":     "path_ambiguous",
+	"/public/%c0%ae%c0%ae/admin":  "path_invalid",
+	"/public/%ef%bc%8e./../admin": "path_ambiguous",
+	"//admin":                     "path_ambiguous",
+	"/public//../admin":           "path_ambiguous",
+	"/./admin":                    "path_ambiguous",
+	"/%61dmin":                    "path_ambiguous",
+	"/adm%69n/x":                  "path_ambiguous",
+	"/admin;x":                    "path_ambiguous",
+	"/admin%3bx":                  "path_ambiguous",
+	`/admin\`:                     "path_invalid",
+	"/admin/..":                   "path_ambiguous",
+}
+
+func init() {
+	for path, reason := range trickyPaths {
+		for _, token := range []string{"", "user"} {
+			name := "no token asks for "
+			if token != "" {
+				name = "a token without the role asks for "
+			}
+			scenarios["paths"][name+path] = scenario{target: path, token: token, want: forbidden(reason)}
+		}
+	}
+}
+
+// runScenarios runs the table through a caller, each scenario a subtest.
+func runScenarios(t *testing.T, c *caller) {
+	for _, about := range slices.Sorted(maps.Keys(scenarios)) {
+		t.Run(about, func(t *testing.T) {
+			for _, name := range slices.Sorted(maps.Keys(scenarios[about])) {
+				t.Run(name, func(t *testing.T) { scenarios[about][name].run(t, c) })
+			}
+		})
+	}
+}
+
+// expand puts tokens in the place of their names.
+func expand(text string) string {
+	for _, name := range []string{"user", "admin"} {
+		text = strings.ReplaceAll(text, "{"+name+"}", env.tokens[name])
+	}
+	return text
+}
+
+// bytes are the request.
+func (s scenario) bytes(id string) []byte {
+	method, target, host := s.method, s.target, s.host
+	if method == "" {
+		method = http.MethodGet
+	}
+	if host == "" {
+		host = s.on
+	}
+	lines := []string{method + " " + expand(target) + " HTTP/1.1", "Host: " + host, caseHeader + ": " + id}
+	if s.token != "" {
+		lines = append(lines, "Authorization: Bearer "+env.tokens[s.token])
+	}
+	closes := false
+	for _, line := range s.header {
+		lines = append(lines, expand(line))
+		closes = closes || strings.HasPrefix(line, "Connection:")
+	}
+	if !closes {
+		lines = append(lines, "Connection: close")
+	}
+	if s.body != nil {
+		lines = append(lines, fmt.Sprintf("Content-Length: %d", len(s.body)))
+	}
+	return append([]byte(strings.Join(lines, "\r\n")+"\r\n\r\n"), s.body...)
+}
+
+func (s scenario) run(t *testing.T, c *caller) {
+	if s.on == "" {
+		s.on = "shop.test"
+	}
+	want := s.want
+	if other, ok := s.differs[c.name]; ok {
+		want = other
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
+	defer cancel()
+	asked := siteOf(s.on)
+	if asked.policy == "nowhere" { // the gate counts those as nobody's
+		asked.namespace, asked.policy = "", ""
+	}
+	before, err := decisions(ctx, asked.namespace, asked.policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' {
+			return '_'
+		}
+		return r
+	}, t.Name())
+	resp, err := c.raw(ctx, s.bytes(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close() // it is read already
+	after, err := decisions(ctx, asked.namespace, asked.policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if resp.StatusCode != want.status {
+		t.Errorf("status %d, want %d", resp.StatusCode, want.status)
+	}
+	if got := resp.Header.Get("WWW-Authenticate"); got != want.authenticate {
+		t.Errorf("WWW-Authenticate %q, want %q", got, want.authenticate)
+	}
+	wantCounted := map[string]int{}
+	if want.reason != notAsked {
+		wantCounted[want.reason] = 1
+	}
+	if diff := cmp.Diff(wantCounted, since(before, after)); diff != "" {
+		t.Errorf("what the gate counted, by reason (-want +got):\n%s", diff)
+	}
+	got := env.app.take(id)
+	if want.status != http.StatusOK {
+		if len(got) != 0 {
+			t.Errorf("the app got it: %v", got)
+		}
+		return
+	}
+	if len(got) != 1 {
+		t.Fatalf("the app got it %d times, want once", len(got))
+	}
+	s.checkArrived(t, got[0], want)
+}
+
+// since is what was counted between two readings.
+func since(before, after map[string]int) map[string]int {
+	out := map[string]int{}
+	for reason, n := range after {
+		if d := n - before[reason]; d != 0 {
+			out[reason] = d
+		}
+	}
+	return out
+}
+
+// checkArrived compares what the app got with what was sent and decided.
+func (s scenario) checkArrived(t *testing.T, got received, want answer) {
+	t.Helper()
+	method, target := s.method, expand(s.target)
+	if method == "" {
+		method = http.MethodGet
+	}
+	// nginx passes the raw target on, without scheme and host.
+	target = strings.TrimPrefix(target, "http://"+s.on)
+	if got.method != method || got.target != target {
+		t.Errorf("the app got %s %s, want %s %s", got.method, got.target, method, target)
+	}
+	if got.length != len(s.body) || got.sum != sha256.Sum256(s.body) {
+		t.Errorf("the app got a body of %d bytes, want the %d that were sent", got.length, len(s.body))
+	}
+	told := map[string]string{}
+	for name, values := range got.header {
+		// As a server would that knows no difference between - and _.
+		if plain := strings.ToLower(strings.NewReplacer("_", "-", ".", "-").Replace(name)); strings.HasPrefix(plain, "x-auth-") && strings.Join(values, "") != "" {
+			told[name] = strings.Join(values, "|")
+		}
+	}
+	wantTold := map[string]string{"X-Auth-Subject": want.subject, "X-Auth-Roles": want.roles}
+	maps.DeleteFunc(wantTold, func(_, v string) bool { return v == "" })
+	if diff := cmp.Diff(wantTold, told); diff != "" {
+		t.Errorf("what the app is told (-want +got):\n%s", diff)
+	}
+}
