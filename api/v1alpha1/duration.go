@@ -7,11 +7,12 @@ import (
 )
 
 // Duration is a span of time in hours, minutes and whole seconds: 720h, 30m,
-// 1h30m, 90s. It is never negative.
+// 1h30m, 90s. It is never negative, and so short that sums of a few cannot
+// overflow.
 //
 // +kubebuilder:validation:Type=string
 // +kubebuilder:validation:MaxLength=24
-// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && size(self) > 0",message="write a duration that is not negative, in hours, minutes and whole seconds, such as 720h, 30m or 1h30m"
+// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && size(self) > 0",message="write a duration from 0s to 99999h, in hours, minutes and whole seconds, such as 720h, 30m or 1h30m"
 type Duration struct {
 	time.Duration `json:"-"`
 }

@@ -46,11 +46,14 @@ type Algorithm string
 
 // SigningKeySpec is what a user asks for.
 //
+// Rules that compute with durations let pass what is none: the duration's own
+// rule says what is wrong with it, and theirs would only add a type error.
+//
 // +kubebuilder:validation:XValidation:rule="!has(self.rsaKeySize) || self.algorithm.startsWith('RS') || self.algorithm.startsWith('PS')",message="rsaKeySize is for RS* and PS* algorithms only: remove it, or choose such an algorithm"
 // +kubebuilder:validation:XValidation:rule="!has(self.jwks) || !has(self.jwks.configMapName) || !self.algorithm.startsWith('HS')",message="jwks.configMapName: an HS* key has no public half to publish: remove it, or choose an asymmetric algorithm"
-// +kubebuilder:validation:XValidation:rule="has(self.rotation.schedule) || duration(has(self.rotation.interval) ? self.rotation.interval : '720h') >= duration(self.propagation.verifierLag) + duration(self.propagation.signerLag) + duration(self.propagation.clockSkew) + duration(self.propagation.clockSkew) + duration(self.propagation.clockSkew)",message="rotation.interval must be at least verifierLag + signerLag + 3*clockSkew: raise it, or lower the lags if they are smaller in your cluster"
-// +kubebuilder:validation:XValidation:rule="has(self.rotation.schedule) || (duration(self.propagation.signerLag) + duration(self.maxTokenTTL) + duration(self.propagation.leeway) + duration(self.propagation.clockSkew) + duration(self.propagation.clockSkew)).getSeconds() <= 16 * duration(has(self.rotation.interval) ? self.rotation.interval : '720h').getSeconds()",message="rotation.interval is too short for maxTokenTTL: more than 16 keys would verify at once; raise the interval or lower maxTokenTTL"
-// +kubebuilder:validation:XValidation:rule="!has(self.jwks) || !has(self.jwks.maxAge) || duration(self.jwks.maxAge) <= duration(self.propagation.verifierLag)",message="jwks.maxAge must be at most propagation.verifierLag: a verifier may hold a document that long"
+// +kubebuilder:validation:XValidation:rule="has(self.rotation.schedule) || ![has(self.rotation.interval) ? self.rotation.interval : '720h', self.propagation.verifierLag, self.propagation.signerLag, self.propagation.clockSkew].all(d, d.matches('^([0-9]+[hms])+$')) || duration(has(self.rotation.interval) ? self.rotation.interval : '720h') >= duration(self.propagation.verifierLag) + duration(self.propagation.signerLag) + duration(self.propagation.clockSkew) + duration(self.propagation.clockSkew) + duration(self.propagation.clockSkew)",message="rotation.interval must be at least verifierLag + signerLag + 3*clockSkew: raise it, or lower the lags if they are smaller in your cluster"
+// +kubebuilder:validation:XValidation:rule="has(self.rotation.schedule) || ![has(self.rotation.interval) ? self.rotation.interval : '720h', self.maxTokenTTL, self.propagation.signerLag, self.propagation.leeway, self.propagation.clockSkew].all(d, d.matches('^([0-9]+[hms])+$')) || (duration(self.propagation.signerLag) + duration(self.maxTokenTTL) + duration(self.propagation.leeway) + duration(self.propagation.clockSkew) + duration(self.propagation.clockSkew)).getSeconds() <= 16 * duration(has(self.rotation.interval) ? self.rotation.interval : '720h').getSeconds()",message="rotation.interval is too short for maxTokenTTL: more than 16 keys would verify at once; raise the interval or lower maxTokenTTL"
+// +kubebuilder:validation:XValidation:rule="!has(self.jwks) || !has(self.jwks.maxAge) || ![self.jwks.maxAge, self.propagation.verifierLag].all(d, d.matches('^([0-9]+[hms])+$')) || duration(self.jwks.maxAge) <= duration(self.propagation.verifierLag)",message="jwks.maxAge must be at most propagation.verifierLag: a verifier may hold a document that long"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.jwks) || !has(oldSelf.jwks.configMapName) || (has(self.jwks) && has(self.jwks.configMapName) && self.jwks.configMapName == oldSelf.jwks.configMapName)",message="jwks.configMapName cannot be changed or removed once set: readers of the old one would be left behind; create a new SigningKey instead"
 // +kubebuilder:validation:XValidation:rule="(has(self.signer) && has(self.signer.secretName)) == (has(oldSelf.signer) && has(oldSelf.signer.secretName)) && (!has(self.signer) || !has(self.signer.secretName) || self.signer.secretName == oldSelf.signer.secretName)",message="signer.secretName cannot be changed: signers that read the old Secret would be left behind; create a new SigningKey instead"
 type SigningKeySpec struct {
@@ -68,7 +71,7 @@ type SigningKeySpec struct {
 	// maxTokenTTL is the longest exp - iat that a token may have. Signers
 	// keep to it and the gate enforces it.
 	// +kubebuilder:default="1h"
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s')",message="maxTokenTTL must be at least 1s"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]+[hms])+$') || duration(self) >= duration('1s')",message="maxTokenTTL must be at least 1s"
 	// +optional
 	MaxTokenTTL Duration `json:"maxTokenTTL,omitempty"`
 
@@ -155,7 +158,7 @@ type Rotation struct {
 	// interval between two rotations; 720h when neither it nor schedule is
 	// set. Up to a tenth of it (at most an hour) is added, fixed for each
 	// SigningKey, so that many do not rotate at once.
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s')",message="interval must be at least 1s"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]+[hms])+$') || duration(self) >= duration('1s')",message="interval must be at least 1s"
 	// +optional
 	Interval *Duration `json:"interval,omitempty"`
 
@@ -184,7 +187,7 @@ type Rotation struct {
 
 // Propagation holds facts about the world around the keys.
 //
-// +kubebuilder:validation:XValidation:rule="duration(self.leeway) >= duration(self.clockSkew)",message="leeway must be at least clockSkew: otherwise clocks that differ by the skew refuse valid tokens; raise leeway"
+// +kubebuilder:validation:XValidation:rule="![self.leeway, self.clockSkew].all(d, d.matches('^([0-9]+[hms])+$')) || duration(self.leeway) >= duration(self.clockSkew)",message="leeway must be at least clockSkew: otherwise clocks that differ by the skew refuse valid tokens; raise leeway"
 type Propagation struct {
 	// verifierLag is the time from a key's publication until the last
 	// verifier knows it (Envoy caches a JWKS for 10m, Istio for 20m).
