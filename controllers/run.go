@@ -23,7 +23,9 @@ type Options struct {
 	// Namespace that Keywright runs in: the lease and the Secret
 	// keywright-hmac are there.
 	Namespace string
-	// WatchNamespaces are those whose resources count; all when empty.
+	// WatchNamespaces are those whose resources count; all when empty. When
+	// set, labels of namespaces are not read, and allowedNamespaces with a
+	// selector allow no other namespace.
 	WatchNamespaces []string
 	// LeaderElect makes one of several replicas act.
 	LeaderElect bool
@@ -62,7 +64,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	}
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme:                        scheme,
-		Cache:                         cache.Options{ByObject: cachedOutputs(), DefaultNamespaces: cachedNamespaces(o)},
+		Cache:                         cache.Options{ByObject: cachedOutputs(o), DefaultNamespaces: cachedNamespaces(o)},
 		Metrics:                       server.Options{BindAddress: o.MetricsListen},
 		HealthProbeBindAddress:        o.HealthListen,
 		LeaderElection:                o.LeaderElect,
@@ -81,7 +83,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		Clock:       clock.Bounds,
 		Events:      mgr.GetEventRecorder("keywright-controller"),
 	}
-	policies := &AccessPolicyReconciler{Client: mgr.GetClient(), Now: time.Now}
+	policies := &AccessPolicyReconciler{Client: mgr.GetClient(), WatchNamespaces: o.WatchNamespaces, Now: time.Now}
 	err = errors.Join(
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("ping", healthz.Ping),
@@ -97,13 +99,12 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	return nil
 }
 
-// cachedNamespaces limits the cache to the namespaces that count, and the
-// controller's own for keywright-hmac.
+// cachedNamespaces limits the cache to the namespaces that count.
 func cachedNamespaces(o Options) map[string]cache.Config {
 	if len(o.WatchNamespaces) == 0 {
 		return nil
 	}
-	out := map[string]cache.Config{o.Namespace: {}}
+	out := map[string]cache.Config{}
 	for _, namespace := range o.WatchNamespaces {
 		out[namespace] = cache.Config{}
 	}

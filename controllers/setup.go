@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
@@ -28,14 +29,25 @@ import (
 
 // cachedOutputs limits what the cache holds of Secrets and ConfigMaps to those
 // that the controller made, and the watches below to their metadata.
-func cachedOutputs() map[client.Object]cache.ByObject {
-	marked, err := labels.NewRequirement(v1alpha1.LabelSigningKey, selection.Exists, nil)
+func cachedOutputs(o Options) map[client.Object]cache.ByObject {
+	made, err := labels.NewRequirement(v1alpha1.LabelSigningKey, selection.Exists, nil)
 	if err != nil {
 		panic(err) // a constant label
 	}
-	ours := cache.ByObject{Label: labels.NewSelector().Add(*marked)}
+	ours := cache.ByObject{Label: labels.NewSelector().Add(*made)}
+	secrets := ours
+	if len(o.WatchNamespaces) > 0 {
+		// Of its own namespace it then needs keywright-hmac alone.
+		secrets.Namespaces = map[string]cache.Config{o.Namespace: {
+			LabelSelector: labels.Everything(),
+			FieldSelector: fields.OneTermEqualSelector("metadata.name", keyset.HMACSecretName),
+		}}
+		for _, namespace := range o.WatchNamespaces {
+			secrets.Namespaces[namespace] = cache.Config{}
+		}
+	}
 	return map[client.Object]cache.ByObject{
-		metadataOf("Secret"):    ours,
+		metadataOf("Secret"):    secrets,
 		metadataOf("ConfigMap"): ours,
 	}
 }
@@ -140,12 +152,13 @@ func (r *AccessPolicyReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	ofNamespace := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, obj client.Object) []reconcile.Request {
 		return all(ctx, func(ap *v1alpha1.AccessPolicy) bool { return ap.Namespace == obj.GetName() })
 	})
-	err := ctrl.NewControllerManagedBy(mgr).
+	b := ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.AccessPolicy{}).
-		Watches(&v1alpha1.SigningKey{}, ofKey, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&corev1.Namespace{}, ofNamespace, builder.WithPredicates(predicate.LabelChangedPredicate{})).
-		Complete(r)
-	if err != nil {
+		Watches(&v1alpha1.SigningKey{}, ofKey, builder.WithPredicates(predicate.GenerationChangedPredicate{}))
+	if len(r.WatchNamespaces) == 0 {
+		b = b.Watches(&corev1.Namespace{}, ofNamespace, builder.WithPredicates(predicate.LabelChangedPredicate{}))
+	}
+	if err := b.Complete(r); err != nil {
 		return fmt.Errorf("setting up AccessPolicies: %w", err)
 	}
 	return nil

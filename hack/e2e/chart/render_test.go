@@ -73,11 +73,8 @@ var matrix = map[string]struct {
 					t.Errorf("%ss (-want +got):\n%s", kind, diff)
 				}
 			}
-			if diff := cmp.Diff([]string{"keywright-controller", "keywright-view", "keywright-edit"}, m.names("ClusterRole"), sorted); diff != "" {
+			if diff := cmp.Diff([]string{"keywright-view", "keywright-edit"}, m.names("ClusterRole"), sorted); diff != "" {
 				t.Errorf("ClusterRoles (-want +got):\n%s", diff)
-			}
-			if rules := find[rbacv1.ClusterRole](t, m, "ClusterRole", "keywright-controller").Rules; len(rules) != 1 || !slices.Equal(rules[0].Resources, []string{"namespaces"}) {
-				t.Errorf("the controller's ClusterRole has rules %v, want namespaces alone", rules)
 			}
 			for _, process := range []string{"controller", "webhook"} {
 				wantArgs(t, find[appsv1.Deployment](t, m, "Deployment", "keywright-"+process).Spec.Template.Spec, "--watch-namespaces=team-a,team-b")

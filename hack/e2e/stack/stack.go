@@ -42,8 +42,9 @@ type Stack struct {
 }
 
 // Start starts a control plane and installs the chart in it. Its Deployments
-// are made too, but nothing runs them. The caller must call Stop.
-func Start(ctx context.Context, progress io.Writer) (_ *Stack, err error) {
+// are made too, but nothing runs them. values are for Helm, such as a=b. The
+// caller must call Stop.
+func Start(ctx context.Context, progress io.Writer, values ...string) (_ *Stack, err error) {
 	s := &Stack{}
 	defer func() {
 		if err != nil {
@@ -66,7 +67,7 @@ func Start(ctx context.Context, progress io.Writer) (_ *Stack, err error) {
 	if s.Client, err = client.New(s.Plane.AdminConfig(), client.Options{Scheme: scheme}); err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
-	if err := s.install(ctx); err != nil {
+	if err := s.install(ctx, values); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -90,13 +91,13 @@ func build(ctx context.Context, dir string) (string, error) {
 }
 
 // install renders the chart with Helm and applies it as kubectl does.
-func (s *Stack) install(ctx context.Context) error {
+func (s *Stack) install(ctx context.Context, values []string) error {
 	helm := filepath.Join(Root(), "bin", "helm")
 	if _, err := os.Stat(helm); err != nil {
 		return fmt.Errorf("%w: run `make bin/helm`", err)
 	}
 	cmd := exec.CommandContext(ctx, helm, "template", "keywright", filepath.Join(Root(), "charts", "keywright"),
-		"--namespace", Namespace, "--set", "webhook.insecureHTTP=true")
+		"--namespace", Namespace, "--set", strings.Join(append([]string{"webhook.insecureHTTP=true"}, values...), ","))
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	rendered, err := cmd.Output()
@@ -107,13 +108,29 @@ func (s *Stack) install(ctx context.Context) error {
 	if err := os.WriteFile(file, rendered, 0o600); err != nil {
 		return fmt.Errorf("rendering the chart: %w", err)
 	}
+	for _, namespace := range watched(values) {
+		if _, stderr, err := s.Plane.Kubectl(ctx, "create", "namespace", namespace); err != nil {
+			return fmt.Errorf("creating namespace %s: %w\n%s", namespace, err, stderr)
+		}
+	}
 	for _, args := range [][]string{
 		{"create", "namespace", Namespace},
-		{"apply", "--server-side", "--validate=strict", "-n", Namespace, "-f", file},
+		{"apply", "--server-side", "--validate=strict", "-f", file},
 		{"wait", "--for=condition=Established", "--timeout=60s", "crd/signingkeys.keywright.dev", "crd/accesspolicies.keywright.dev"},
 	} {
 		if _, stderr, err := s.Plane.Kubectl(ctx, args...); err != nil {
 			return fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, stderr)
+		}
+	}
+	return nil
+}
+
+// watched are the namespaces of the value watchNamespaces, which have to exist
+// before the chart is installed.
+func watched(values []string) []string {
+	for _, value := range values {
+		if list, ok := strings.CutPrefix(value, "watchNamespaces={"); ok {
+			return strings.Split(strings.TrimSuffix(list, "}"), ",")
 		}
 	}
 	return nil

@@ -20,9 +20,16 @@ import (
 // TestBothProcessesRunUnderTheChartsAccounts brings a key to life and has the
 // gate answer, with the rights of the chart and no others.
 func TestBothProcessesRunUnderTheChartsAccounts(t *testing.T) {
+	t.Run("all namespaces", func(t *testing.T) { runs(t, nil, nil) })
+	t.Run("some namespaces", func(t *testing.T) {
+		runs(t, []string{"watchNamespaces={shop}"}, []string{"--watch-namespaces", "shop"})
+	})
+}
+
+func runs(t *testing.T, values, args []string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	s, err := Start(ctx, os.Stderr)
+	s, err := Start(ctx, os.Stderr, values...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,11 +38,11 @@ func TestBothProcessesRunUnderTheChartsAccounts(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	controller, err := s.StartController(ctx, "controller")
+	controller, err := s.StartController(ctx, "controller", args...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	gate, err := s.StartGate(ctx, "gate")
+	gate, err := s.StartGate(ctx, "gate", args...)
 	if err != nil {
 		t.Fatal(err)
 	}
