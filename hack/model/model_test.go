@@ -20,9 +20,10 @@ import (
 )
 
 var (
-	histories = flag.Int("histories", fromEnv("HISTORIES", 2000), "how many random histories")
-	firstSeed = flag.Uint64("seed", 1, "seed of the first history; the next ones count on")
-	verbose   = flag.Bool("history", false, "print the history of -seed, whether it fails or not")
+	histories      = flag.Int("histories", fromEnv("HISTORIES", 2000), "how many random histories")
+	firstSeed      = flag.Uint64("seed", 1, "seed of the first history; the next ones count on")
+	faultHistories = flag.Int("fault-histories", 3000, "how many histories may pass before a planted fault must have shown")
+	verbose        = flag.Bool("history", false, "print the history of -seed, whether it fails or not")
 )
 
 func fromEnv(name string, fallback int) int {
