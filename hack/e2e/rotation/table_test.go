@@ -1,0 +1,42 @@
+package rotation
+
+import (
+	"fmt"
+	"testing"
+)
+
+// TestFailureTable is the design's table of what must survive, with a subtest
+// for each row, numbered as there.
+func TestFailureTable(t *testing.T) {
+	for _, row := range []struct {
+		number int
+		event  string
+		test   func(t *testing.T)
+	}{
+		{1, "crash after generating, before the write", crashBeforeTheWrite},
+		{2, "crash after the publish write, before the stamp", crashBeforeTheStamp},
+		{3, "crash between the keyring write and the signer Secret, and between the signer Secret and the stamp", crashInTheSwitch},
+		{4, "two leaders at once", twoLeaders},
+		{5, "stale informer", staleReads},
+		{6, "API server away past the rotation time", apiServerAwayPastTheRotation},
+		{7, "API server away past verifyUntil", apiServerAwayPastVerifyUntil},
+		{8, "controller down for three intervals", controllerDown},
+		{9, "clock 30 days ahead of the API server's", clockAhead},
+		{10, "clock stepped back", clockSteppedBack},
+		{11, "signer and verifier e apart, either way, last token of the old key", clocksApart},
+		{12, "signer mount lags by S", signerMountLags},
+		{16, "maxTokenTTL raised, lowered", tokenTTLEdited},
+		{17, "interval raised or lowered mid-life", intervalEdited},
+		{18, "algorithm changed", algorithmChanged},
+		{19, "two triggers in a row", twoTriggers},
+		{24, "signer Secret or JWKS ConfigMap deleted, emptied, edited", outputsTamperedWith},
+		{28, "SigningKey deleted and created again with Retain", createdAgain},
+		{29, "GitOps prune or kubectl delete of an output", outputsPruned},
+		{31, "times truncated to seconds", timesTruncated},
+		{32, "JWKS in any output", neverAPrivateMember},
+		{33, "same kid, other key", sameKeyIDOtherKey},
+		{34, "two SigningKeys, one output", oneOutputForTwo},
+	} {
+		t.Run(fmt.Sprintf("row %02d: %s", row.number, row.event), row.test)
+	}
+}
