@@ -292,8 +292,12 @@ type counts struct {
 }
 
 func (c counts) String() string {
-	return fmt.Sprintf("requests: %d with valid tokens of %d keys, %d forged, %d of retired keys; refused: %d, accepted wrongly: %d",
+	out := fmt.Sprintf("requests: %d with valid tokens of %d keys, %d forged, %d of retired keys; refused: %d, accepted wrongly: %d",
 		c.requests, len(c.keys), c.forged, c.retired, c.refused, c.acceptedWrongly)
+	if c.unread > 0 {
+		out += fmt.Sprintf("; %d times nothing could be signed, because the signer Secret was not read in time", c.unread)
+	}
+	return out
 }
 
 // startTraffic begins once the signer Secret is there; stop ends it and waits.
