@@ -271,7 +271,12 @@ func (p *planner) due() (at time.Time, ok bool) {
 	active := p.ring.Active()
 	if active == nil {
 		_, _, p.scheduleErr = due(p.want.Spec.Rotation, p.want.UID, p.now)
-		return p.now, true
+		// A time that stays the same from pass to pass: status shows it.
+		at = p.now
+		if k := p.ring.Standby(); k != nil {
+			at = k.CreatedAt
+		}
+		return at.Truncate(time.Second), true
 	}
 	at, ok, p.scheduleErr = due(p.want.Spec.Rotation, p.want.UID, active.ActivatedAt)
 	if trigger := p.want.Spec.Rotation.Trigger; trigger != "" && trigger != p.ring.Trigger {
@@ -425,6 +430,9 @@ func (p *planner) activation(k *Key, at time.Time) Next {
 		n.At = p.known(k)
 		v, _, e, _ := p.propagation()
 		n.WaitingFor = fmt.Sprintf("every verifier to know the new key (verifierLag + clockSkew = %s after it was published)", v+e)
+		if p.ring.Active() == nil {
+			n.WaitingFor = fmt.Sprintf("the first key to be shown for a moment (at most %s) before it signs", firstKeyWait)
+		}
 	}
 	return n
 }

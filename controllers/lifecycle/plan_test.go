@@ -181,8 +181,13 @@ func TestFirstKey(t *testing.T) {
 
 	// 2. Stored, but shown nowhere: it waits.
 	s.store()
-	if next := s.quiet("not published yet").Next; next == nil || !next.At.IsZero() || next.WaitingFor == "" {
-		t.Errorf("what is next before it is published: %+v, want an activation that waits", next)
+	planned := s.now
+	for range 3 {
+		s.now = s.now.Add(1100 * time.Millisecond)
+		waits := &Next{Type: v1alpha1.TransitionActivate, KeyID: "k1", DueSince: planned.Truncate(time.Second), WaitingFor: "the new key to be published"}
+		if diff := cmp.Diff(waits, s.quiet("not published yet").Next); diff != "" {
+			t.Errorf("what is next before it is published (-want +got):\n%s", diff)
+		}
 	}
 
 	// 3. Seen: the time of seeing counts, and it waits two seconds more.
@@ -196,6 +201,9 @@ func TestFirstKey(t *testing.T) {
 	active := Ceil(s.now.Add(2 * time.Second))
 	if r.Next == nil || r.Next.Type != v1alpha1.TransitionActivate || !r.Next.At.Equal(active) {
 		t.Errorf("next = %+v, want an activation at %s", r.Next, active)
+	}
+	if want := "the first key to be shown for a moment (at most 2s) before it signs"; r.Next.WaitingFor != want {
+		t.Errorf("it waits for %q, want %q", r.Next.WaitingFor, want)
 	}
 	s.now = active.Add(-time.Nanosecond)
 	s.quiet("a nanosecond before two seconds are over")
