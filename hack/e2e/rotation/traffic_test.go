@@ -340,6 +340,13 @@ func startTraffic(t *testing.T, m *monitor, gates ...*stack.Gate) (tr *traffic, 
 	}
 }
 
+// retired is how often a token of a retired key was tried so far.
+func (tr *traffic) retired() int {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return tr.counts.retired
+}
+
 // every calls do at a fixed rate until ctx ends.
 func every(ctx context.Context, d time.Duration, do func(n int)) {
 	tick := time.NewTicker(d)

@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/retry"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -264,9 +265,12 @@ func (w *world) create(s v1alpha1.SigningKeySpec) {
 // edit changes the spec; the controller hears of it at once.
 func (w *world) edit(change func(*v1alpha1.SigningKeySpec)) {
 	w.t.Helper()
-	sk := w.sk()
-	change(&sk.Spec)
-	if err := w.api.Update(w.ctx, sk); err != nil {
+	err := retry.RetryOnConflict(retry.DefaultRetry, func() error { // a real controller may write meanwhile
+		sk := w.sk()
+		change(&sk.Spec)
+		return w.api.Update(w.ctx, sk)
+	})
+	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.wake = w.now
