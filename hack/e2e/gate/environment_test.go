@@ -19,8 +19,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/hack/e2e/stack"
@@ -50,6 +52,7 @@ var env environment
 var debug = []string{"--log-level", "debug"}
 
 func TestMain(m *testing.M) {
+	log.SetLogger(logr.Discard()) // else it complains that nobody did
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gate:", err)
