@@ -47,4 +47,5 @@ func (c *ServerClock) Wrap(next http.RoundTripper) http.RoundTripper {
 
 type roundTripper func(*http.Request) (*http.Response, error)
 
+// RoundTrip is f.
 func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }

@@ -50,7 +50,8 @@ func (o Options) Validate() error {
 
 // Run runs the controller until ctx ends.
 func Run(ctx context.Context, cfg *rest.Config, o Options) error {
-	clock := &ServerClock{Now: time.Now}
+	now := time.Now //nolint:forbidigo // the clock of this process, handed to all that needs one
+	clock := &ServerClock{Now: now}
 	cfg.Wrap(clock.Wrap)
 	cfg.QPS, cfg.Burst = 200, 400 // a storm of rotations is bounded by the API server's own fairness
 
@@ -79,11 +80,11 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		Live:        live,
 		Namespace:   o.Namespace,
 		MinInterval: o.MinInterval,
-		Now:         time.Now,
+		Now:         now,
 		Clock:       clock.Bounds,
 		Events:      mgr.GetEventRecorder("keywright-controller"),
 	}
-	policies := &AccessPolicyReconciler{Client: mgr.GetClient(), WatchNamespaces: o.WatchNamespaces, Now: time.Now}
+	policies := &AccessPolicyReconciler{Client: mgr.GetClient(), WatchNamespaces: o.WatchNamespaces, Now: now}
 	err = errors.Join(
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("ping", healthz.Ping),

@@ -54,10 +54,11 @@ func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) 
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 
-	api := &contact{clock: time.Now}
+	clock := time.Now //nolint:forbidigo // the clock of this process, handed to all that needs one
+	api := &contact{clock: clock}
 	config = rest.CopyConfig(config)
 	config.Wrap(api.wrap)
-	g := newServer(log, api, o, time.Now)
+	g := newServer(log, api, o, clock)
 	defer g.gate.Close()
 	informers, err := g.feed.informers(background, config, &o)
 	if err != nil {

@@ -589,7 +589,12 @@ func TestHostileRequestsAreDenied(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.serve(ctx, auth, admin, nil) }()
-	defer func() { stop(); <-ended }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
 	requests := map[string]string{
 		"a huge token":                   "GET /auth/nginx/a/b HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer " + strings.Repeat(".", 100_000) + "\r\n\r\n",
 		"a query that cannot be decoded": "GET /auth/nginx/a/b?host=%zz;&& HTTP/1.1\r\nHost: g\r\n\r\n",

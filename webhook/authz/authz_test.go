@@ -332,7 +332,7 @@ func TestPanicDenies(t *testing.T) {
 	gate := authz.NewGate(w.store, authz.Options{
 		CacheSize: 1,
 		Clock:     func() time.Time { panic("clock is broken") },
-		OnPanic:   func(value any, stack []byte) { told = value },
+		OnPanic:   func(value any, _ []byte) { told = value },
 	})
 	defer gate.Close()
 	d := gate.Check(context.Background(), get("/orders", bearer(s.mint(t, nil))))

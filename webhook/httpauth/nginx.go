@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/keywright/keywright/webhook/authz"
-	"github.com/keywright/keywright/webhook/policy"
 )
 
 // NginxPrefix is where ingress-nginx and plain nginx ask:
@@ -41,7 +40,7 @@ func Nginx(r *http.Request) authz.Request {
 	}
 	var authority string
 	authority, req.Target, req.HasTarget = splitURL(raw)
-	if routed, ok := onlyQuery(query, "host"); ok && req.HasTarget && sameHost(routed, authority) {
+	if routed, ok := onlyQuery(query, "host"); ok && req.HasTarget && authz.SameHost(routed, authority) {
 		req.Host, req.HasHost = routed, true
 	}
 	return req
@@ -93,17 +92,4 @@ func onlyQuery(query, name string) (value string, ok bool) {
 		value, ok = v, true
 	}
 	return value, ok && value != ""
-}
-
-// sameHost compares without regard to case, port and trailing dot.
-func sameHost(a, b string) bool {
-	if a == b {
-		return true
-	}
-	na, err := policy.NormalizeHost(a)
-	if err != nil {
-		return false
-	}
-	nb, err := policy.NormalizeHost(b)
-	return err == nil && na == nb
 }
