@@ -73,18 +73,18 @@ type SigningKeySpec struct {
 	// +kubebuilder:default="1h"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]+[hms])+$') || duration(self) >= duration('1s')",message="maxTokenTTL must be at least 1s"
 	// +optional
-	MaxTokenTTL Duration `json:"maxTokenTTL,omitempty"`
+	MaxTokenTTL Duration `json:"maxTokenTTL,omitzero"`
 
 	// rotation says when a new key takes over.
 	// +kubebuilder:default={policy: "Automatic"}
 	// +optional
-	Rotation Rotation `json:"rotation,omitempty"`
+	Rotation Rotation `json:"rotation,omitzero"`
 
 	// propagation holds facts about the world around the keys, from which
 	// all waits are computed.
 	// +kubebuilder:default={verifierLag: "30m", signerLag: "5m", clockSkew: "1m", leeway: "1m"}
 	// +optional
-	Propagation Propagation `json:"propagation,omitempty"`
+	Propagation Propagation `json:"propagation,omitzero"`
 
 	// signer is the Secret that hands the active private key to signers.
 	// +optional
@@ -105,7 +105,7 @@ type SigningKeySpec struct {
 	// allowedNamespaces says whose AccessPolicies may refer to this key.
 	// +kubebuilder:default={from: "Same"}
 	// +optional
-	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces,omitempty"`
+	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces,omitzero"`
 
 	// deletionPolicy says what becomes of keyring and outputs when the
 	// SigningKey is deleted: Retain keeps them, and a SigningKey of the same
@@ -193,24 +193,24 @@ type Propagation struct {
 	// verifier knows it (Envoy caches a JWKS for 10m, Istio for 20m).
 	// +kubebuilder:default="30m"
 	// +optional
-	VerifierLag Duration `json:"verifierLag,omitempty"`
+	VerifierLag Duration `json:"verifierLag,omitzero"`
 
 	// signerLag is the time from a change of the signer Secret until the
 	// last signer uses it (the kubelet needs up to 100s).
 	// +kubebuilder:default="5m"
 	// +optional
-	SignerLag Duration `json:"signerLag,omitempty"`
+	SignerLag Duration `json:"signerLag,omitzero"`
 
 	// clockSkew is the largest difference between any two clocks involved.
 	// +kubebuilder:default="1m"
 	// +optional
-	ClockSkew Duration `json:"clockSkew,omitempty"`
+	ClockSkew Duration `json:"clockSkew,omitzero"`
 
 	// leeway is what the gate allows on exp, nbf, iat and the token's length
 	// of life; at least clockSkew.
 	// +kubebuilder:default="1m"
 	// +optional
-	Leeway Duration `json:"leeway,omitempty"`
+	Leeway Duration `json:"leeway,omitzero"`
 }
 
 // OutputName is the name of a Secret or ConfigMap that the controller writes.

@@ -21,7 +21,7 @@ var faults = map[string]struct{ file, old, new string }{
 		"controllers/lifecycle/plan.go", "wait := v + e\n", "wait := v\n\t_ = e\n",
 	},
 	"publication counts from the plan, not from when it was seen": {
-		"controllers/lifecycle/plan.go", "		CreatedAt:   p.now,\n	}", "		CreatedAt:   p.now,\n		PublishedAt: p.now,\n	}",
+		"controllers/lifecycle/plan.go", "shown := p.seen.Shown(k.ID)\n", "shown := p.seen.Shown(k.ID) || true\n",
 	},
 	"a publication that was withdrawn goes on counting": {
 		"controllers/lifecycle/plan.go", "k.PublishedAt = time.Time{}\n", "_ = k\n",
