@@ -45,9 +45,10 @@ build: ## Build bin/keywright
 	CGO_ENABLED=0 go build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/keywright ./cmd/keywright
 
 .PHONY: generate
-generate: bin/controller-gen bin/helm ## Write deep copies, CRDs, and what chart and config share
+generate: bin/controller-gen bin/helm ## Write deep copies, CRDs, their reference, and what chart and config share
 	bin/controller-gen object paths=./api/...
 	bin/controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
+	go run ./hack/refdocs
 	$(if $(wildcard hack/sync-chart.sh),hack/sync-chart.sh)
 
 .PHONY: fmt
@@ -66,7 +67,7 @@ test-unit: ## The quick part
 
 .PHONY: lint
 lint: bin/golangci-lint ## Lint; holds the import directions and the ban on reading the clock
-	bin/golangci-lint run --concurrency $(PARALLEL) ./...
+	bin/golangci-lint run --allow-parallel-runners --concurrency $(PARALLEL) ./...
 
 .PHONY: verify
 verify: bin/controller-gen bin/helm ## Fail when generated files or go.mod are not what the sources give

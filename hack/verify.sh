@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-generated=(api config charts)
+generated=(api config charts docs)
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
 cp -R "${generated[@]}" "$before/"
