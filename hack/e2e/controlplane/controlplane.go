@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 const (
@@ -74,9 +76,14 @@ type ControlPlane struct {
 	stopErr  error
 }
 
+// quiet gives envtest a logger, or it prints a stack trace for want of one. A
+// caller that wants its log sets one before.
+var quiet sync.Once
+
 // Start finds or builds the programs, starts them, and returns when the
 // controller manager has done its first work. The caller must call Stop.
 func Start(ctx context.Context, opts Options) (_ *ControlPlane, err error) {
+	quiet.Do(func() { log.SetLogger(logr.Discard()) })
 	progress := opts.Progress
 	if progress == nil {
 		progress = os.Stderr

@@ -129,7 +129,7 @@ func (g *gate) take() []*http.Request {
 
 // echo is the backend: it answers with what it got.
 func echo(w http.ResponseWriter, r *http.Request) {
-	fmt.Fprintf(w, "%s %s host=%s subject=%q groups=%q", r.Method, r.RequestURI, r.Host,
+	_, _ = fmt.Fprintf(w, "%s %s host=%s subject=%q groups=%q", r.Method, r.RequestURI, r.Host,
 		r.Header.Values("X-Auth-Subject"), r.Header.Values("X-Auth-Groups"))
 }
 

@@ -54,7 +54,7 @@ func (c *Controller) WaitSynced(ctx context.Context, ingresses ...*networkingv1.
 		}
 		select {
 		case <-c.exited:
-			return fmt.Errorf("waiting for ingress-nginx: it ended: %v; its log:\n%s", c.exit, c.logTail())
+			return fmt.Errorf("waiting for ingress-nginx: %w; its log:\n%s", errors.Join(errors.New("it ended"), c.exit), c.logTail())
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for ingress-nginx: %w; %w; its log:\n%s", ctx.Err(), pending, c.logTail())
 		case <-tick.C:

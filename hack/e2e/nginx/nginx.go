@@ -338,9 +338,9 @@ func (n *Nginx) awaitGeneration(ctx context.Context) error {
 		}
 		select {
 		case <-n.exited:
-			return fmt.Errorf("nginx ended: %w; its log:\n%s", n.exit, n.log)
+			return fmt.Errorf("%w; its log:\n%s", errors.Join(errors.New("nginx ended"), n.exit), n.log)
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for nginx to use its configuration: %w (answered %q, %v); its log:\n%s", ctx.Err(), got, err, n.log)
+			return fmt.Errorf("waiting for nginx to use its configuration: %w (answered %q); its log:\n%s", errors.Join(ctx.Err(), err), got, n.log)
 		case <-tick.C:
 		}
 	}

@@ -75,7 +75,7 @@ func backend(t *testing.T) string {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
-		fmt.Fprintf(w, "%s %s\nsubject=%q groups=%q\n%s", r.Method, r.RequestURI,
+		_, _ = fmt.Fprintf(w, "%s %s\nsubject=%q groups=%q\n%s", r.Method, r.RequestURI,
 			r.Header.Values("X-Auth-Subject"), r.Header.Values("X-Auth-Groups"), body)
 	}))
 	t.Cleanup(server.Close)
