@@ -74,9 +74,6 @@ var faults = map[string]struct{ file, old, new string }{
 	"the keyring is written over whatever is there": {
 		"controllers/store.go", "	secret.Data = map[string][]byte{KeyringEntry: raw}\n", "	secret.Data = map[string][]byte{KeyringEntry: raw}\n	secret.ResourceVersion = \"\"\n",
 	},
-	"the signer Secret is written over whatever is there": {
-		"controllers/store.go", "	secret.Data = data\n	if w.signer != nil && equality", "	secret.Data = data\n	secret.ResourceVersion = \"\"\n	if w.signer != nil && equality",
-	},
 	"outputs derive from a keyring that was not stored": {
 		"controllers/store.go", "return w.ring, false, fmt.Errorf(\"writing Secret %s: %w\", secret.Name, err)", "return plan.Keyring, false, fmt.Errorf(\"writing Secret %s: %w\", secret.Name, err)",
 	},
