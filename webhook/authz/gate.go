@@ -193,9 +193,6 @@ func (g *Gate) verify(e *entry, raw string, now time.Time) (*token.Token, error)
 		return nil, err
 	}
 	if t == nil {
-		if !isB64Token(raw) {
-			return nil, ErrMalformedCredentials
-		}
 		var key *keyset.Key
 		asked := false
 		t, err = token.Parse(raw, func(kid string) (*keyset.Key, error) {
@@ -204,6 +201,9 @@ func (g *Gate) verify(e *entry, raw string, now time.Time) (*token.Token, error)
 			key, err = e.key(kid)
 			return key, err
 		})
+		if err != nil && !isB64Token(raw) { // base64url is one: no good token is looked at again
+			return nil, ErrMalformedCredentials
+		}
 		g.cache.remember(raw, t, err, key, asked, now)
 		if err != nil {
 			return nil, err
