@@ -3,6 +3,7 @@ package policy
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -165,6 +166,14 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 		"an expression that gives a text":        {spec: requireCEL("request.path"), want: []string{celField, "it gives string: write an expression that gives bool"}},
 		"an expression of mixed types":           {spec: requireCEL("request.path == 1"), want: []string{celField, "no matching overload"}},
 		"an expression with a broken pattern":    {spec: requireCEL("request.path.matches('(')"), want: []string{celField, "missing closing )"}},
+		"a pattern that becomes too large":       {spec: requireCEL("request.path.matches('((a?){40}){20}')"), want: []string{celField, "steps: the limit is 1000"}},
+		"a text that takes a huge pattern":       {spec: requireCEL("'" + strings.Repeat("a", 300) + "'.matches('" + strings.Repeat("(a?){1000}", 100) + "')"), want: []string{celField, "has 1000 bytes: the limit is 256"}},
+		"a short pattern, many times over":       {spec: requireCEL("request.path.matches('(a?){1000}(a?){1000}')"), want: []string{celField, "steps: the limit is 1000"}},
+		"a pattern that a claim gives":           {spec: requireCEL("request.path.matches(claims.pattern)"), want: []string{celField, "write the pattern of matches as one text"}},
+		"a pattern that the query gives":         {spec: requireCEL("claims.roles.exists(r, matches(r, request.query.p[0]))"), want: []string{celField, "write the pattern of matches as one text"}},
+		"a pattern with a dotted function":       {spec: requireCEL(".matches(request.path, claims.pattern)"), want: []string{celField, "write the pattern of matches as one text"}},
+		"a pattern that is put together":         {spec: requireCEL("request.path.matches('a' + 'b')"), want: []string{celField, "write the pattern of matches as one text"}},
+		"a pattern that is very long":            {spec: headerCEL("request.path.matches('" + strings.Repeat("a", 4000) + "') ? 'a' : 'b'"), want: []string{"spec.identity.headers[0].cel: ", "has 4000 bytes: the limit is 256"}},
 		"an empty expression":                    {spec: requireCEL(""), want: []string{celField, "write a CEL expression"}},
 		"an expression that is too long":         {spec: requireCEL("'" + strings.Repeat("a", 5000) + "' == ''"), want: []string{celField, "…"}},
 		"a header expression that gives a bool":  {spec: headerCEL("true"), want: []string{"spec.identity.headers[0].cel: ", "it gives bool: write an expression that gives string"}},
@@ -195,6 +204,8 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 			if tc.spec.Issuers == nil && !tc.noIssuers {
 				tc.spec.Issuers = someIssuer
 			}
+			deadline := time.AfterFunc(5*time.Second, func() { panic("it is not refused quickly") })
+			defer deadline.Stop()
 			p, err := Compile("shop", "orders", &tc.spec)
 			if err == nil || p != nil {
 				t.Fatalf("Compile = %v, %v, want an error", p, err)
@@ -208,6 +219,17 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 				t.Errorf("error is not one line: %q", err)
 			}
 		})
+	}
+}
+
+func TestCompileAcceptsPatternsWithRepetitions(t *testing.T) {
+	p := mustCompile(t, requireCEL("request.path.matches('^/v[0-9]{1,3}/[a-z]{2,40}$')"))
+	rule, err := p.Select(&Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rule.Evaluate(map[string]any{}, &Request{Path: "/v12/orders", HasPath: true}); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp/syntax"
 	"strings"
 	"sync"
 
 	"github.com/google/cel-go/cel"
+	celast "github.com/google/cel-go/common/ast"
+	"github.com/google/cel-go/common/overloads"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/ext"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -16,9 +19,19 @@ import (
 )
 
 // CostLimit bounds one evaluation of an expression, in CEL's units of cost:
-// about one for each step, one for each ten bytes of a text that is read. It
-// is some milliseconds of work at the very most.
+// about one for each step, one for each ten bytes of a text that is read.
+//
+// For a pattern CEL reckons with the length of its text, which says nothing
+// of the work: (a?){1000} is short. So patterns have limits of their own.
 const CostLimit = 100_000
+
+// Limits of a pattern of matches: its text in bytes, and the steps of the
+// program that it becomes, each of which may be taken for each character of
+// the text that is matched.
+const (
+	maxPattern        = 256
+	maxPatternProgram = 1000
+)
 
 // aspect is a set of parts of a request.
 type aspect uint8
@@ -86,7 +99,15 @@ func compileExpression(path *field.Path, text string, want *cel.Type) (expressio
 	if text == "" {
 		return expression{}, field.Required(path, "write a CEL expression")
 	}
-	ast, issues := env.Compile(text)
+	parsed, issues := env.Parse(text)
+	if issues.Err() != nil {
+		return fault("%s", describeIssues(issues))
+	}
+	// Before CEL compiles a pattern.
+	if problem := checkPatterns(parsed); problem != "" {
+		return fault("%s", problem)
+	}
+	ast, issues := env.Check(parsed)
 	if issues.Err() != nil {
 		return fault("%s", describeIssues(issues))
 	}
@@ -107,6 +128,53 @@ func compileExpression(path *field.Path, text string, want *cel.Type) (expressio
 		e.looksAt |= variableAspects[strings.TrimPrefix(ref.Name, ".")]
 	}
 	return e, nil
+}
+
+// checkPatterns says what is wrong with a pattern of matches, "" when nothing
+// is. All of them are known when the policy is compiled, so that none that
+// comes with a request is compiled then.
+func checkPatterns(parsed *cel.Ast) string {
+	problem := ""
+	celast.PostOrderVisit(parsed.NativeRep().Expr(), celast.NewExprVisitor(func(e celast.Expr) {
+		if e.Kind() != celast.CallKind {
+			return
+		}
+		call := e.AsCall()
+		// With a dot before it, it is the same function.
+		if strings.TrimPrefix(call.FunctionName(), ".") != overloads.Matches || len(call.Args()) == 0 {
+			return
+		}
+		pattern := call.Args()[len(call.Args())-1]
+		if pattern.Kind() != celast.LiteralKind {
+			problem = "write the pattern of matches as one text: it must not come from claims or the request"
+			return
+		}
+		if s, ok := pattern.AsLiteral().(types.String); ok && problem == "" {
+			problem = checkPattern(string(s))
+		}
+	}))
+	return problem
+}
+
+// checkPattern does what cel.RegexProgramSizeLimit is for. That panics at a
+// pattern with a repetition (cel-go v0.31.0, types.RegexProgramSize: it
+// compiles what it has not simplified).
+func checkPattern(pattern string) string {
+	if len(pattern) > maxPattern {
+		return fmt.Sprintf("a pattern of matches has %d bytes: the limit is %d", len(pattern), maxPattern)
+	}
+	parsed, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return err.Error()
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return err.Error()
+	}
+	if steps := len(program.Inst); steps > maxPatternProgram {
+		return fmt.Sprintf("a pattern of matches becomes a program of %d steps: the limit is %d", steps, maxPatternProgram)
+	}
+	return ""
 }
 
 // describeIssues says on one line what the compiler found, with line:column.
