@@ -48,6 +48,8 @@ func observeMetrics(sk *v1alpha1.SigningKey, ring lifecycle.Keyring, plan lifecy
 	overdue.WithLabelValues(sk.Namespace, sk.Name).Set(late)
 	if plan.Next != nil && !plan.Next.At.IsZero() {
 		nextTransition.WithLabelValues(sk.Namespace, sk.Name).Set(float64(plan.Next.At.Unix()))
+	} else {
+		nextTransition.DeleteLabelValues(sk.Namespace, sk.Name)
 	}
 }
 

@@ -77,12 +77,13 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		return fmt.Errorf("starting: %w", err)
 	}
 	keys := &SigningKeyReconciler{
-		Live:        live,
-		Namespace:   o.Namespace,
-		MinInterval: o.MinInterval,
-		Now:         now,
-		Clock:       clock.Bounds,
-		Events:      mgr.GetEventRecorder("keywright-controller"),
+		Live:            live,
+		Namespace:       o.Namespace,
+		MinInterval:     o.MinInterval,
+		WatchNamespaces: o.WatchNamespaces,
+		Now:             now,
+		Clock:           clock.Bounds,
+		Events:          mgr.GetEventRecorder("keywright-controller"),
 	}
 	policies := &AccessPolicyReconciler{Client: mgr.GetClient(), WatchNamespaces: o.WatchNamespaces, Now: now}
 	err = errors.Join(

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -73,15 +75,16 @@ func (r *SigningKeyReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		if obj.GetName() == keyset.HMACSecretName && obj.GetNamespace() == r.Namespace {
 			return hmacRequests(ctx, mgr.GetClient())
 		}
-		if name := obj.GetAnnotations()[v1alpha1.AnnotationSigningKey]; name != "" {
-			return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: obj.GetNamespace(), Name: name}}}
+		if owner := ownerOf(obj); owner.Name != "" {
+			return []reconcile.Request{{NamespacedName: owner}}
 		}
 		return nil
 	})
+	notOurEcho := builder.WithPredicates(r.written.predicate())
 	err = ctrl.NewControllerManagedBy(mgr).
-		For(&v1alpha1.SigningKey{}).
-		WatchesMetadata(&corev1.Secret{}, toOwner).
-		WatchesMetadata(&corev1.ConfigMap{}, toOwner).
+		For(&v1alpha1.SigningKey{}, notOurEcho).
+		WatchesMetadata(&corev1.Secret{}, toOwner, notOurEcho).
+		WatchesMetadata(&corev1.ConfigMap{}, toOwner, notOurEcho).
 		WatchesRawSource(source.Channel(left, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Complete(r)
@@ -94,13 +97,20 @@ func (r *SigningKeyReconciler) SetupWithManager(mgr ctrl.Manager) error {
 // tellHMACEntries asks for a reconcile of every SigningKey that has an entry,
 // so that entries of those deleted while no controller ran are swept.
 func (r *SigningKeyReconciler) tellHMACEntries(ctx context.Context, to chan<- event.GenericEvent) error {
-	secret, err := get(ctx, r.Live, r.Namespace, keyset.HMACSecretName, &corev1.Secret{})
+	var secret *corev1.Secret
+	err := wait.PollUntilContextCancel(ctx, lookAgain, true, func(ctx context.Context) (bool, error) {
+		var err error
+		if secret, err = get(ctx, r.Live, r.Namespace, keyset.HMACSecretName, &corev1.Secret{}); err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "looking for HS* secrets of SigningKeys that are gone; trying again")
+		}
+		return err == nil, nil
+	})
 	if err != nil || secret == nil {
-		return err
+		return nil //nolint:nilerr // ended before it could be read
 	}
 	for _, raw := range secret.Data {
 		var entry keyset.HMACEntry
-		if json.Unmarshal(raw, &entry) != nil {
+		if json.Unmarshal(raw, &entry) != nil || (len(r.WatchNamespaces) > 0 && !slices.Contains(r.WatchNamespaces, entry.Namespace)) {
 			continue
 		}
 		sk := &v1alpha1.SigningKey{ObjectMeta: metav1.ObjectMeta{Namespace: entry.Namespace, Name: entry.Name}}
@@ -111,6 +121,14 @@ func (r *SigningKeyReconciler) tellHMACEntries(ctx context.Context, to chan<- ev
 		}
 	}
 	return nil
+}
+
+// ownerOf names the SigningKey that an object was made for, or is.
+func ownerOf(obj client.Object) types.NamespacedName {
+	if _, ok := obj.(*v1alpha1.SigningKey); ok {
+		return client.ObjectKeyFromObject(obj)
+	}
+	return types.NamespacedName{Namespace: obj.GetNamespace(), Name: obj.GetAnnotations()[v1alpha1.AnnotationSigningKey]}
 }
 
 // hmacRequests lists the SigningKeys that have something in keywright-hmac.

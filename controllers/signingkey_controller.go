@@ -7,6 +7,8 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -33,6 +35,12 @@ type SigningKeyReconciler struct {
 	Clock func() lifecycle.ClockBounds
 	// Events takes what has become durable.
 	Events events.EventRecorder
+	// WatchNamespaces are those whose resources count; all when empty.
+	WatchNamespaces []string
+
+	// written remembers what was written last, so that its echo in a watch
+	// starts no reconcile.
+	written echoes
 }
 
 // Reconcile brings one SigningKey up to date and comes back when its next
@@ -43,6 +51,7 @@ func (r *SigningKeyReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		w, err := r.load(ctx, req.NamespacedName)
 		if apierrors.IsNotFound(err) {
 			forgetMetrics(req.NamespacedName)
+			r.written.forget(req.NamespacedName)
 			return ctrl.Result{}, r.sweepHMAC(ctx, req.NamespacedName)
 		}
 		if err != nil {
@@ -62,8 +71,10 @@ func (r *SigningKeyReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 			continue
 		}
 		faults := w.faults
-		faults.hold(w, plan.Hold)
-		faults.add("KeyringNotWritten", err)
+		if !w.ringFault {
+			faults.hold(w, plan.Hold)
+		}
+		faults.write("KeyringNotWritten", err)
 		within := scopeOf(w, plan, err)
 		wrote := r.writeOutputs(ctx, w, ring, within, now, &faults)
 
@@ -78,8 +89,11 @@ func (r *SigningKeyReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 		}
 		if changed {
 			r.reportRetired(w, ring, now)
+			r.reportDegraded(w, faults)
 		}
-		observeMetrics(w.sk, ring, plan, now)
+		if within == scopeAll {
+			observeMetrics(w.sk, ring, plan, now)
+		}
 
 		// 5. Again, until nothing changes; then when it is time.
 		if err := faults.err(); err != nil {
@@ -100,16 +114,21 @@ func (r *SigningKeyReconciler) wanted(w *world) lifecycle.Wanted {
 // an object that belongs to someone else.
 const lookAgain = 10 * time.Second
 
+// longestWait bounds a wait, because the clock that measures it stands still
+// while a machine is suspended.
+const longestWait = time.Hour
+
 // wake asks for the next reconcile at the plan's next transition.
 func wake(plan lifecycle.Result, faulty bool, now time.Time) ctrl.Result {
 	var after time.Duration
 	if plan.Next != nil && !plan.Next.At.IsZero() {
 		after = max(plan.Next.At.Sub(now), time.Millisecond)
 	}
-	if (faulty || plan.Hold != lifecycle.HoldNone) && (after == 0 || after > lookAgain) {
+	late := plan.Activation != nil && !plan.Activation.DueSince.IsZero()
+	if (faulty || late || plan.Hold != lifecycle.HoldNone) && (after == 0 || after > lookAgain) {
 		after = lookAgain
 	}
-	return ctrl.Result{RequeueAfter: after}
+	return ctrl.Result{RequeueAfter: min(after, longestWait)}
 }
 
 // isConflict says that another writer was faster: load and plan again.
@@ -130,6 +149,19 @@ type faultList []fault
 func (l *faultList) add(reason string, err error) {
 	if err != nil {
 		*l = append(*l, fault{reason: reason, message: err.Error(), err: err})
+	}
+}
+
+// write notes what came of a write. What nothing but a person can mend is not
+// retried.
+func (l *faultList) write(reason string, err error) {
+	switch {
+	case errors.Is(err, errNotOurs):
+		*l = append(*l, fault{reason: "OutputNotOurs", message: err.Error()})
+	case errors.Is(err, errAltered):
+		*l = append(*l, fault{reason: "OutputAltered", message: err.Error()})
+	default:
+		l.add(reason, err)
 	}
 }
 
@@ -161,8 +193,11 @@ func (l faultList) err() error {
 var errNotOurs = errors.New("exists and was not made for this SigningKey")
 
 func notOurs(kind, name string) error {
-	return fmt.Errorf("%s %s %w: it is left as it is; choose another name, or delete it if nobody needs it", kind, name, errNotOurs)
+	return fmt.Errorf("%s %s %w: it is left as it is; delete it if nobody needs it, or make a SigningKey whose outputs have other names", kind, name, errNotOurs)
 }
+
+// errAltered says that something on the API server changes what is written.
+var errAltered = errors.New("is changed by something else while it is written (a mutating webhook or policy?)")
 
 // report emits the transitions that the stored keyring records.
 func (r *SigningKeyReconciler) report(w *world, plan lifecycle.Result) {
@@ -172,7 +207,7 @@ func (r *SigningKeyReconciler) report(w *world, plan lifecycle.Result) {
 			r.Events.Eventf(w.sk, nil, "Normal", "KeyPublished", "Publish", "key %s is published and stands by", t.KeyID)
 		case v1alpha1.TransitionActivate:
 			rotations.WithLabelValues(w.sk.Namespace, w.sk.Name).Inc()
-			r.Events.Eventf(w.sk, nil, "Normal", "KeyActivated", "Activate", "key %s signs from now on", t.KeyID)
+			r.Events.Eventf(w.sk, nil, "Normal", "KeyActivated", "Activate", "key %s is chosen to sign", t.KeyID)
 		case v1alpha1.TransitionExtend:
 			r.Events.Eventf(w.sk, nil, "Normal", "TokenTTLRaised", "Extend", "signers may now sign tokens that live for %s", w.sk.Spec.MaxTokenTTL.Duration)
 		}
@@ -184,8 +219,20 @@ func (r *SigningKeyReconciler) report(w *world, plan lifecycle.Result) {
 func (r *SigningKeyReconciler) reportRetired(w *world, ring lifecycle.Keyring, now time.Time) {
 	for _, before := range w.sk.Status.Keys {
 		k := ring.Find(before.KeyID)
-		if before.State == v1alpha1.KeyVerifying && k != nil && ring.State(k, now) == v1alpha1.KeyRetired {
-			r.Events.Eventf(w.sk, nil, "Normal", "KeyRetired", "Retire", "key %s verifies nothing any more", k.ID)
+		ended := before.State == v1alpha1.KeyVerifying && before.VerifyUntil != nil && !now.Before(before.VerifyUntil.Time)
+		if ended && (k == nil || ring.State(k, now) == v1alpha1.KeyRetired) {
+			r.Events.Eventf(w.sk, nil, "Normal", "KeyRetired", "Retire", "key %s verifies nothing any more", before.KeyID)
 		}
+	}
+}
+
+// reportDegraded warns when something has come in the way, or something else.
+func (r *SigningKeyReconciler) reportDegraded(w *world, faults faultList) {
+	if len(faults) == 0 {
+		return
+	}
+	before := meta.FindStatusCondition(w.sk.Status.Conditions, v1alpha1.ConditionDegraded)
+	if before == nil || before.Status != metav1.ConditionTrue || before.Reason != faults[0].reason {
+		r.Events.Eventf(w.sk, nil, "Warning", faults[0].reason, "Reconcile", "%s", cut(faults[0].message, 1000))
 	}
 }

@@ -54,21 +54,14 @@ func statusTime(t time.Time) *metav1.Time {
 	return &out
 }
 
-func historyLimit(spec v1alpha1.SigningKeySpec) int {
-	if spec.HistoryLimit == nil {
-		return 10
-	}
-	return int(*spec.HistoryLimit)
-}
-
 // statusOf is the status after a pass: the keyring as it is stored, what
 // happens next, and what is in the way.
 func statusOf(w *world, ring lifecycle.Keyring, plan lifecycle.Result, within scope, faults []fault, now time.Time) v1alpha1.SigningKeyStatus {
 	s := *w.sk.Status.DeepCopy()
-	s.ObservedGeneration = w.sk.Generation
 	if within == scopeAll {
+		s.ObservedGeneration = w.sk.Generation
 		s.Sequence = ring.Sequence
-		s.Keys = keysStatus(ring, now, historyLimit(w.sk.Spec))
+		s.Keys = keysStatus(ring, now, lifecycle.HistoryLimit(w.sk.Spec))
 		s.ActiveKeyID, s.NextKeyID = "", ""
 		if active := ring.Active(); active != nil {
 			s.ActiveKeyID = active.ID
@@ -79,8 +72,8 @@ func statusOf(w *world, ring lifecycle.Keyring, plan lifecycle.Result, within sc
 		}
 		s.NextTransition = nextStatus(plan.Next)
 	}
-	for _, c := range conditions(w, ring, plan, faults, now) {
-		c.ObservedGeneration = w.sk.Generation
+	for _, c := range conditions(w, ring, plan, within, faults, now) {
+		c.ObservedGeneration = s.ObservedGeneration
 		c.LastTransitionTime = metav1.NewTime(now)
 		meta.SetStatusCondition(&s.Conditions, c)
 	}
@@ -102,7 +95,7 @@ func nextStatus(next *lifecycle.Next) *v1alpha1.NextTransition {
 }
 
 // conditions says in a person's words how things stand.
-func conditions(w *world, ring lifecycle.Keyring, plan lifecycle.Result, faults []fault, now time.Time) []metav1.Condition {
+func conditions(w *world, ring lifecycle.Keyring, plan lifecycle.Result, within scope, faults []fault, now time.Time) []metav1.Condition {
 	yes := func(kind, reason, message string) metav1.Condition {
 		return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: message}
 	}
@@ -117,6 +110,11 @@ func conditions(w *world, ring lifecycle.Keyring, plan lifecycle.Result, faults 
 			message += "; " + f.message
 		}
 		degraded = yes(v1alpha1.ConditionDegraded, faults[0].reason, cut(message, 1024))
+	}
+
+	waits := "rotation waits until this is mended; the keys go on as they are"
+	if w.ringFault { // how the keys stand cannot be seen: Ready stays what it was
+		return []metav1.Condition{no(v1alpha1.ConditionRotated, faults[0].reason, waits), degraded}
 	}
 
 	var ready metav1.Condition
@@ -136,8 +134,8 @@ func conditions(w *world, ring lifecycle.Keyring, plan lifecycle.Result, faults 
 
 	rotated := yes(v1alpha1.ConditionRotated, "UpToDate", "")
 	switch a := plan.Activation; {
-	case plan.Hold != lifecycle.HoldNone:
-		rotated = no(v1alpha1.ConditionRotated, string(plan.Hold), "rotation waits until this is mended; the keys go on as they are")
+	case within != scopeAll:
+		rotated = no(v1alpha1.ConditionRotated, faults[0].reason, waits)
 	case a != nil && !a.DueSince.IsZero() && active != nil && now.After(a.DueSince):
 		rotated = no(v1alpha1.ConditionRotated, "Waiting", fmt.Sprintf("due since %s, waits for %s; the active key goes on signing", a.DueSince.Format(time.RFC3339), a.WaitingFor))
 	}

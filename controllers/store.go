@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -40,25 +41,31 @@ func (r *SigningKeyReconciler) load(ctx context.Context, name types.NamespacedNa
 	if err := r.Live.Get(ctx, name, w.sk); err != nil {
 		return nil, fmt.Errorf("reading SigningKey: %w", err)
 	}
-	var err error
-	if w.signer, err = get(ctx, r.Live, name.Namespace, w.sk.SignerSecretName(), &corev1.Secret{}); err != nil {
-		return nil, err
+	if err := r.loadOutputs(ctx, w); err != nil {
+		w.ringFault = true
+		w.faults.add("NotReadable", err)
+		return w, nil
+	}
+	w.readKeyring()
+	return w, nil
+}
+
+func (r *SigningKeyReconciler) loadOutputs(ctx context.Context, w *world) (err error) {
+	if w.signer, err = get(ctx, r.Live, w.sk.Namespace, w.sk.SignerSecretName(), &corev1.Secret{}); err != nil {
+		return err
 	}
 	if cm := w.sk.JWKSConfigMapName(); cm != "" {
-		if w.jwks, err = get(ctx, r.Live, name.Namespace, cm, &corev1.ConfigMap{}); err != nil {
-			return nil, err
+		if w.jwks, err = get(ctx, r.Live, w.sk.Namespace, cm, &corev1.ConfigMap{}); err != nil {
+			return err
 		}
 	}
 	if hasHMAC(w.sk) {
 		if w.hmac, err = get(ctx, r.Live, r.Namespace, keyset.HMACSecretName, &corev1.Secret{}); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if w.keyring, err = get(ctx, r.Live, name.Namespace, w.sk.KeyringSecretName(), &corev1.Secret{}); err != nil {
-		return nil, err
-	}
-	w.readKeyring()
-	return w, nil
+	w.keyring, err = get(ctx, r.Live, w.sk.Namespace, w.sk.KeyringSecretName(), &corev1.Secret{})
+	return err
 }
 
 // get reads an object; nil when it does not exist.
@@ -69,10 +76,13 @@ func get[T client.Object](ctx context.Context, c client.Reader, namespace, name 
 		return none, nil
 	}
 	if err != nil {
-		return none, fmt.Errorf("reading %T %s: %w", into, name, err)
+		return none, fmt.Errorf("reading %s %s: %w", kind(into), name, err)
 	}
 	return into, nil
 }
+
+// kind is the kind of an object, for people.
+func kind(obj client.Object) string { return reflect.TypeOf(obj).Elem().Name() }
 
 // hasHMAC says whether a SigningKey has, or is about to have, HS* keys.
 func hasHMAC(sk *v1alpha1.SigningKey) bool {
@@ -90,7 +100,7 @@ func (w *world) readKeyring() {
 	}
 	if !ours(w.keyring, w.sk.Name) || w.keyring.Type != v1alpha1.SecretTypeKeyring {
 		w.ringFault = true
-		w.faults.add("KeyringNotOurs", notOurs("Secret", w.keyring.Name))
+		w.faults.add("KeyringNotOurs", fmt.Errorf("Secret %s %w: it is left as it is; if it is a keyring that a restore brought back, give it the type %s and the annotation %s: %s", w.keyring.Name, errNotOurs, v1alpha1.SecretTypeKeyring, v1alpha1.AnnotationSigningKey, w.sk.Name)) //nolint:staticcheck // Secret is a kind's name
 		return
 	}
 	ring, err := lifecycle.DecodeKeyring(w.keyring.Data[KeyringEntry])
@@ -134,7 +144,7 @@ func (w *world) observed(clock lifecycle.ClockBounds) lifecycle.Observed {
 		StatusTokenTTL: func(id string) time.Duration { return inStatus[id].MaxTokenTTL.Duration },
 		Clock:          clock,
 	}
-	if w.signer != nil && ours(w.signer, w.sk.Name) {
+	if w.signer != nil {
 		seen.SignerKeyID = signerKeyID(w.signer, w.ring)
 	}
 	return seen
@@ -178,18 +188,41 @@ func (r *SigningKeyReconciler) writeKeyring(ctx context.Context, w *world, plan 
 	}
 	secret.Data = map[string][]byte{KeyringEntry: raw}
 	if err := r.put(ctx, secret, w.keyring != nil); err != nil {
-		return w.ring, false, fmt.Errorf("writing Secret %s: %w", secret.Name, err)
+		return w.ring, false, err
 	}
 	return plan.Keyring, true, nil
 }
 
 // put creates an object, or updates it under the resourceVersion that it was
-// loaded with.
+// loaded with. obj becomes what is stored, which has to be what was meant.
 func (r *SigningKeyReconciler) put(ctx context.Context, obj client.Object, exists bool) error {
+	meant := obj.DeepCopyObject().(client.Object)
+	write := func() error { return r.Live.Create(ctx, obj) }
 	if exists {
-		return r.Live.Update(ctx, obj)
+		write = func() error { return r.Live.Update(ctx, obj) }
 	}
-	return r.Live.Create(ctx, obj)
+	if err := write(); err != nil {
+		return fmt.Errorf("writing %s %s: %w", kind(obj), obj.GetName(), err)
+	}
+	r.written.note(obj)
+	if !sameContent(meant, obj) {
+		return fmt.Errorf("%s %s %w", kind(obj), obj.GetName(), errAltered)
+	}
+	return nil
+}
+
+// sameContent compares what the controller decides of an output.
+func sameContent(a, b client.Object) bool {
+	if !maps.Equal(a.GetLabels(), b.GetLabels()) || !maps.Equal(a.GetAnnotations(), b.GetAnnotations()) {
+		return false
+	}
+	switch a := a.(type) {
+	case *corev1.Secret:
+		return equality.Semantic.DeepEqual(a.Data, b.(*corev1.Secret).Data)
+	case *corev1.ConfigMap:
+		return equality.Semantic.DeepEqual(a.Data, b.(*corev1.ConfigMap).Data)
+	}
+	return true
 }
 
 // scope says what of the stored keyring may be projected in a pass.
@@ -233,14 +266,11 @@ func (r *SigningKeyReconciler) writeOutputs(ctx context.Context, w *world, ring 
 		}
 		did, err := output.write()
 		wrote = wrote || did
-		switch {
-		case isConflict(err):
+		if isConflict(err) {
 			wrote = true // someone else wrote: look again
-		case errors.Is(err, errNotOurs):
-			*faults = append(*faults, fault{reason: "OutputNotOurs", message: err.Error()})
-		default:
-			faults.add(output.reason, err)
+			continue
 		}
+		faults.write(output.reason, err)
 	}
 	return wrote
 }
@@ -271,8 +301,9 @@ func (r *SigningKeyReconciler) writeSigner(ctx context.Context, w *world, ring l
 		return false, nil
 	}
 	if err := r.put(ctx, secret, w.signer != nil); err != nil {
-		return false, fmt.Errorf("writing Secret %s: %w", secret.Name, err)
+		return false, err
 	}
+	w.signer = secret
 	return true, nil
 }
 
@@ -298,7 +329,7 @@ func (r *SigningKeyReconciler) writeJWKS(ctx context.Context, w *world, ring lif
 		return false, nil
 	}
 	if err := r.put(ctx, cm, w.jwks != nil); err != nil {
-		return false, fmt.Errorf("writing ConfigMap %s: %w", name, err)
+		return false, err
 	}
 	return true, nil
 }
@@ -361,7 +392,7 @@ func (r *SigningKeyReconciler) putHMACEntry(ctx context.Context, secret *corev1.
 	}
 	secret.Labels[v1alpha1.LabelSigningKey] = hmacLabelValue
 	if err := r.put(ctx, secret, exists); err != nil {
-		return false, fmt.Errorf("writing Secret %s/%s: %w", r.Namespace, keyset.HMACSecretName, err)
+		return false, err
 	}
 	return true, nil
 }
@@ -379,5 +410,6 @@ func (r *SigningKeyReconciler) writeStatus(ctx context.Context, w *world, status
 	if err := r.Live.Status().Update(ctx, sk); err != nil {
 		return false, fmt.Errorf("writing status: %w", err)
 	}
+	r.written.note(sk)
 	return true, nil
 }

@@ -193,24 +193,24 @@ type Propagation struct {
 	// verifier knows it (Envoy caches a JWKS for 10m, Istio for 20m).
 	// +kubebuilder:default="30m"
 	// +optional
-	VerifierLag Duration `json:"verifierLag,omitzero"`
+	VerifierLag Duration `json:"verifierLag,omitempty"`
 
 	// signerLag is the time from a change of the signer Secret until the
 	// last signer uses it (the kubelet needs up to 100s).
 	// +kubebuilder:default="5m"
 	// +optional
-	SignerLag Duration `json:"signerLag,omitzero"`
+	SignerLag Duration `json:"signerLag,omitempty"`
 
 	// clockSkew is the largest difference between any two clocks involved.
 	// +kubebuilder:default="1m"
 	// +optional
-	ClockSkew Duration `json:"clockSkew,omitzero"`
+	ClockSkew Duration `json:"clockSkew,omitempty"`
 
 	// leeway is what the gate allows on exp, nbf, iat and the token's length
 	// of life; at least clockSkew.
 	// +kubebuilder:default="1m"
 	// +optional
-	Leeway Duration `json:"leeway,omitzero"`
+	Leeway Duration `json:"leeway,omitempty"`
 }
 
 // OutputName is the name of a Secret or ConfigMap that the controller writes.
@@ -338,7 +338,7 @@ const (
 
 // NextTransition is what happens next, and when.
 type NextTransition struct {
-	// type is Publish, Activate, ExtendTokenTTL or Retire.
+	// type is Activate, ExtendTokenTTL or Retire.
 	Type TransitionType `json:"type"`
 	// keyID is the key that it happens to.
 	// +optional

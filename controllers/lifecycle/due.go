@@ -40,7 +40,7 @@ func due(rotation v1alpha1.Rotation, uid string, at time.Time) (t time.Time, ok 
 		return at.Add(interval + jitter(uid, min(interval/10, time.Hour))), true, nil
 	}
 	slot, err := nextSlot(rotation.Schedule, rotation.TimeZone, at)
-	if err != nil || slot.IsZero() {
+	if err != nil {
 		return time.Time{}, false, err
 	}
 	return slot.Add(jitter(uid, time.Minute)), true, nil
@@ -53,8 +53,8 @@ func jitter(uid string, limit time.Duration) time.Duration {
 	return time.Duration(float64(limit) * (float64(h.Sum64()>>11) / (1 << 53)))
 }
 
-// nextSlot is the first slot of a five-field cron schedule after a time; zero
-// when the schedule has none (30 February).
+// nextSlot is the first slot of a five-field cron schedule after a time. A
+// schedule that has none (30 February) is ErrBadSchedule.
 //
 // The search runs on wall-clock time without a zone and its result is placed
 // in the zone afterwards. So a slot that daylight saving skips comes right
@@ -81,13 +81,13 @@ func nextSlot(schedule, zone string, after time.Time) (time.Time, error) {
 	for range maxSlots {
 		wall = spec.Next(wall)
 		if wall.IsZero() {
-			return time.Time{}, nil
+			break
 		}
 		if t := place(wall, loc); t.After(after) {
 			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, nil
+	return time.Time{}, fmt.Errorf("spec.rotation.schedule: %w: no time in the next five years fits it", ErrBadSchedule)
 }
 
 // wallClock is what a clock on the wall shows at t, as a time in UTC.

@@ -15,6 +15,10 @@ import (
 // and a verifier that has no key yet has nothing cached.
 const firstKeyWait = 2 * time.Second
 
+// maxVerifying is how many keys may verify at once, beside the one that stands
+// by. The schema keeps an interval from reaching it.
+const maxVerifying = 32
+
 // Wanted is what a SigningKey asks for.
 type Wanted struct {
 	Spec v1alpha1.SigningKeySpec
@@ -189,13 +193,13 @@ func (p *planner) confirm() {
 	if active == nil {
 		return
 	}
-	if old := p.ring.switching(); p.seen.SignerKeyID != active.ID && (old == nil || p.seen.SignerKeyID != old.ID) {
+	if p.seen.SignerKeyID != active.ID {
 		p.reopen()
 		return
 	}
 	for i := range p.ring.Keys {
 		k := &p.ring.Keys[i]
-		if k == active || k.ActivatedAt.IsZero() || !k.DeactivatedAt.IsZero() || p.seen.SignerKeyID != active.ID {
+		if k == active || k.ActivatedAt.IsZero() || !k.DeactivatedAt.IsZero() {
 			continue
 		}
 		k.DeactivatedAt = p.now
@@ -206,12 +210,18 @@ func (p *planner) confirm() {
 	}
 }
 
-// reopen takes back the ends of keys that still verify, because someone took
-// the active key away from signers, or put an old one back: a signer may still
-// use what it had before. The ends are dated anew once the Secret is mended.
+// reopen takes back the ends of keys that may sign again, because the active
+// key was taken away from signers or an old one put back: the one that the
+// signer Secret holds, and those that some signer may not have left yet. The
+// ends are dated anew once the Secret is mended.
 func (p *planner) reopen() {
+	_, s, e, _ := p.propagation()
 	for i := range p.ring.Keys {
-		if k := &p.ring.Keys[i]; p.ring.State(k, p.now) == v1alpha1.KeyVerifying {
+		k := &p.ring.Keys[i]
+		if k.DeactivatedAt.IsZero() || !p.now.Before(k.VerifyUntil) {
+			continue
+		}
+		if k.ID == p.seen.SignerKeyID || p.now.Before(k.DeactivatedAt.Add(s+2*e)) {
 			k.DeactivatedAt, k.VerifyUntil = time.Time{}, time.Time{}
 		}
 	}
@@ -244,7 +254,7 @@ func (p *planner) extend() {
 // verifier knows it.
 func (p *planner) activate() {
 	k := p.ring.Standby()
-	if k == nil || k.ID == "" || k.PublishedAt.IsZero() || p.ring.switching() != nil {
+	if k == nil || k.ID == "" || k.PublishedAt.IsZero() || p.ring.switching() != nil || p.crowded() {
 		return
 	}
 	at, ok := p.due()
@@ -255,6 +265,10 @@ func (p *planner) activate() {
 	p.ring.Trigger = p.want.Spec.Rotation.Trigger
 	p.note(v1alpha1.TransitionActivate, k.ID)
 }
+
+// crowded says that so many keys verify that no more may come: a schedule or
+// triggers that outrun the keys' ends must not grow the key set without bound.
+func (p *planner) crowded() bool { return len(p.ring.Verifying(p.now)) > maxVerifying }
 
 // known is when every verifier knows a published key.
 func (p *planner) known(k *Key) time.Time {
@@ -371,11 +385,7 @@ func (p *planner) destroySecrets() {
 // forget drops the oldest retired keys beyond the limit. It is done only
 // along with another change, so that a retirement alone costs no write.
 func (p *planner) forget() {
-	limit := 10
-	if p.want.Spec.HistoryLimit != nil {
-		limit = int(*p.want.Spec.HistoryLimit)
-	}
-	retired := 0
+	limit, retired := HistoryLimit(p.want.Spec), 0
 	for i := len(p.ring.Keys) - 1; i >= 0; i-- {
 		if p.ring.State(&p.ring.Keys[i], p.now) != v1alpha1.KeyRetired {
 			continue
@@ -384,6 +394,14 @@ func (p *planner) forget() {
 			p.ring.Keys = slices.Delete(p.ring.Keys, i, i+1)
 		}
 	}
+}
+
+// HistoryLimit is how many retired keys are kept.
+func HistoryLimit(spec v1alpha1.SigningKeySpec) int {
+	if spec.HistoryLimit == nil {
+		return 10
+	}
+	return int(*spec.HistoryLimit)
 }
 
 // next is the earliest thing that will happen by itself, and the activation
@@ -426,6 +444,9 @@ func (p *planner) activation(k *Key, at time.Time) Next {
 	case k.PublishedAt.IsZero():
 		n.At = time.Time{}
 		n.WaitingFor = "the new key to be published"
+	case p.crowded():
+		n.At = time.Time{}
+		n.WaitingFor = fmt.Sprintf("older keys to retire: %d verify", maxVerifying)
 	case p.known(k).After(at):
 		n.At = p.known(k)
 		v, _, e, _ := p.propagation()

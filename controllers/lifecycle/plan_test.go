@@ -699,7 +699,7 @@ func TestEndsReopenWhenSignersLoseTheActiveKey(t *testing.T) {
 			if before.IsZero() {
 				t.Fatal("k1 has no end")
 			}
-			s.now = s.now.Add(10 * time.Minute)
+			s.now = s.now.Add(time.Minute)
 			s.signer = signer
 			s.store()
 			if k := s.key("k1"); !k.DeactivatedAt.IsZero() || !k.VerifyUntil.IsZero() {
@@ -900,4 +900,14 @@ func TestPlanLeavesItsInputAlone(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAnEndStaysWhenEverySignerHasLeftTheKey(t *testing.T) {
+	s := running(t)
+	s.rotate()
+	end := s.key("k1").VerifyUntil
+	s.now = s.key("k1").DeactivatedAt.Add(signerLag + 2*clockSkew)
+	s.signer = ""
+	s.store()
+	same(t, "verifyUntil", s.key("k1").VerifyUntil, end)
 }
