@@ -47,8 +47,13 @@ func (p *Policy) NeedsPath() bool { return p.looksAt&(aspectPath|aspectQuery) !=
 // NeedsHost says whether a rule or an expression looks at the host.
 func (p *Policy) NeedsHost() bool { return p.looksAt&aspectHost != 0 }
 
+// maxFaults is how many faults are told at once. To put an error together
+// takes time that grows with the square of its length.
+const maxFaults = 20
+
 // Compile understands the spec of the policy namespace/name. The error lists
-// every fault with its field's path and what to change.
+// every fault with its field's path and what to change; where there are more
+// than maxFaults it says so.
 //
 // It does not rely on the resource's own validation rules where a breach would
 // open a gap: an older or a missing CRD does not make it accept more.
@@ -79,6 +84,9 @@ func Compile(namespace, name string, spec *v1alpha1.AccessPolicySpec) (*Policy, 
 
 	names := map[string]bool{}
 	for i := range spec.Rules {
+		if len(faults) > maxFaults {
+			break
+		}
 		rule := &spec.Rules[i]
 		path := at.Child("rules").Index(i)
 		if names[rule.Name] {
@@ -94,7 +102,7 @@ func Compile(namespace, name string, spec *v1alpha1.AccessPolicySpec) (*Policy, 
 		p.rules = []Rule{{name: defaultRule, access: v1alpha1.AccessAuthenticated, normalize: p.normalize}}
 	}
 
-	if spec.Identity != nil {
+	if spec.Identity != nil && len(faults) <= maxFaults {
 		p.identity, faults = compileIdentity(at.Child("identity", "headers"), spec.Identity.Headers, faults)
 	}
 	for i := range p.identity {
@@ -103,6 +111,10 @@ func Compile(namespace, name string, spec *v1alpha1.AccessPolicySpec) (*Policy, 
 		}
 	}
 
+	if len(faults) > maxFaults {
+		return nil, fmt.Errorf("compiling AccessPolicy %s/%s: the first %d faults, and there are more: %w",
+			namespace, name, maxFaults, faults[:maxFaults].ToAggregate())
+	}
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("compiling AccessPolicy %s/%s: %w", namespace, name, faults.ToAggregate())
 	}
@@ -310,7 +322,7 @@ func compileIdentity(at *field.Path, headers []v1alpha1.IdentityHeader, faults f
 		switch {
 		case !isHeaderName(h.name):
 			faults = append(faults, field.Invalid(path.Child("name"), h.name, headerNameHint))
-		case reservedHeaders[lower]:
+		case reservedHeaders[lower], strings.HasPrefix(lower, "x-accel-"): // orders to nginx
 			faults = append(faults, field.Invalid(path.Child("name"), h.name,
 				"this header has a meaning of its own between proxies: choose another, such as X-Auth-Subject"))
 		case seen[lower]:
@@ -343,11 +355,13 @@ func isHeaderName(s string) bool {
 	return s != ""
 }
 
-// reservedHeaders are those that the resource's own rule refuses.
+// reservedHeaders are those that the resource's own rule refuses, and others
+// that would change what becomes of an answer.
 var reservedHeaders = map[string]bool{
 	"connection": true, "content-length": true, "content-type": true, "date": true, "host": true,
 	"keep-alive": true, "te": true, "trailer": true, "transfer-encoding": true, "upgrade": true,
 	"cache-control": true, "www-authenticate": true, "set-cookie": true, "location": true,
+	"expires": true, "vary": true, "content-encoding": true, "proxy-authenticate": true,
 }
 
 // isQuotable says whether s goes between quotes in a header as it is.

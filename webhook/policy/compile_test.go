@@ -222,6 +222,32 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 	}
 }
 
+func TestCompileRefusesReservedHeaders(t *testing.T) {
+	for _, name := range []string{"X-Accel-Redirect", "x-accel-buffering", "Expires", "Vary", "Content-Encoding", "Proxy-Authenticate", "Set-Cookie"} {
+		_, err := Compile("shop", "orders", &v1alpha1.AccessPolicySpec{Issuers: someIssuer, Identity: &v1alpha1.Identity{
+			Headers: []v1alpha1.IdentityHeader{{Name: v1alpha1.HeaderName(name), Claim: "sub"}},
+		}})
+		if err == nil || !strings.Contains(err.Error(), "spec.identity.headers[0].name: ") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+func TestCompileStopsAfterSomeFaults(t *testing.T) {
+	spec := v1alpha1.AccessPolicySpec{Issuers: someIssuer}
+	for range 20_000 {
+		spec.Rules = append(spec.Rules, v1alpha1.Rule{Name: "r", Require: &v1alpha1.Requirements{
+			Expressions: []v1alpha1.Expression{{CEL: "nope"}},
+		}})
+	}
+	deadline := time.AfterFunc(5*time.Second, func() { panic("it looks at every rule") })
+	defer deadline.Stop()
+	_, err := Compile("shop", "orders", &spec)
+	if err == nil || strings.Count(err.Error(), "spec.") != maxFaults || !strings.Contains(err.Error(), "there are more") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestCompileAcceptsPatternsWithRepetitions(t *testing.T) {
 	p := mustCompile(t, requireCEL("request.path.matches('^/v[0-9]{1,3}/[a-z]{2,40}$')"))
 	rule, err := p.Select(&Request{})

@@ -120,9 +120,17 @@ func (r *Rule) fits(req *Request) bool {
 }
 
 func (m *match) fits(req *Request) bool {
-	return (len(m.methods) == 0 || isOneOf(m.methods, req.Method)) &&
+	return (len(m.methods) == 0 || m.hasMethod(req.Method)) &&
 		(len(m.hosts) == 0 || isOneOf(m.hosts, req.Host)) &&
 		(len(m.exact)+len(m.prefixes) == 0 || isOneOf(m.exact, req.Path) || m.hasPrefixOf(req.Path))
+}
+
+// hasMethod says whether a method is named. A rule that names GET is for HEAD
+// too, which is a GET whose answer has no content (RFC 9110 section 9.3.2):
+// who may not have the one must not slip past the rule with the other. One
+// that names HEAD alone is not for GET.
+func (m *match) hasMethod(method string) bool {
+	return isOneOf(m.methods, method) || method == "HEAD" && isOneOf(m.methods, "GET")
 }
 
 func (m *match) hasPrefixOf(path string) bool {

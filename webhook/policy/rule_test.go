@@ -74,6 +74,22 @@ func TestSelectTakesTheFirstRuleThatMatches(t *testing.T) {
 	}
 }
 
+func TestARuleForGETIsForHEADToo(t *testing.T) {
+	p := mustCompile(t, v1alpha1.AccessPolicySpec{Rules: []v1alpha1.Rule{
+		{Name: "head", Match: []v1alpha1.Match{{Methods: []string{"HEAD"}, Paths: []v1alpha1.PathMatch{{Exact: "/h"}}}}},
+		{Name: "get", Match: []v1alpha1.Match{{Methods: []string{"GET"}}}},
+		{Name: "rest"},
+	}})
+	for _, tc := range [][3]string{
+		{"GET", "/", "get"}, {"HEAD", "/", "get"}, {"HEAD", "/h", "head"}, {"GET", "/h", "get"}, {"POST", "/", "rest"},
+	} {
+		rule, err := p.Select(&Request{Method: tc[0], Path: tc[1], HasPath: true})
+		if err != nil || rule.Name() != tc[2] {
+			t.Errorf("%s %s falls under %v, %v, want %s", tc[0], tc[1], rule, err, tc[2])
+		}
+	}
+}
+
 func TestTheRootPrefixFitsEverything(t *testing.T) {
 	p := mustCompile(t, v1alpha1.AccessPolicySpec{Rules: []v1alpha1.Rule{{Name: "all", Match: paths(v1alpha1.PathMatch{Prefix: "/"})}}})
 	for _, path := range []string{"/", "/a", "/a/b/"} {
