@@ -29,7 +29,9 @@ func (c *contact) age() (age time.Duration, ok bool) {
 func (c *contact) wrap(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		response, err := next.RoundTrip(r)
-		if err != nil || response.StatusCode >= http.StatusInternalServerError {
+		// Anything but a success may come from a proxy, or from an API server
+		// that does not know who asks: nothing is heard of objects then.
+		if err != nil || response.StatusCode < http.StatusOK || response.StatusCode >= http.StatusMultipleChoices {
 			return response, err
 		}
 		c.heard()

@@ -61,7 +61,10 @@ func (l *decisionLog) decided(req authz.Request, d authz.Decision) {
 		path, _, _ := strings.Cut(req.Target, "?")
 		attrs = append(attrs, slog.String("path", authz.Quote(path)))
 	}
-	if d.Err != nil {
+	switch {
+	case d.Reason == authz.ReasonPolicyNotReady:
+		attrs = append(attrs, slog.String("error", "policy is not ready: its status says why"))
+	case d.Err != nil:
 		attrs = append(attrs, slog.String("error", d.Err.Error()))
 	}
 	l.log.LogAttrs(context.Background(), level, message, attrs...)

@@ -3,6 +3,7 @@ package webhook
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -12,10 +13,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -43,15 +46,23 @@ type feed struct {
 	// in the Secret with HS* secrets, and hmac are those entries.
 	keys map[string]*v1alpha1.SigningKey
 	hmac map[string][]byte
-	// seen are UID and generation of policies, which are all that their
-	// meaning depends on.
+
+	// policies is a mutex of its own: to compile a policy takes time, which
+	// keys must not wait for.
+	policies sync.Mutex
+	// seen is what policies mean by. Their generation would not do: it goes
+	// back when etcd is restored, and comes to the same number again.
 	seen map[authz.Ref]seenPolicy
 }
 
 type seenPolicy struct {
-	uid        string
-	generation int64
+	uid  types.UID
+	spec *v1alpha1.AccessPolicySpec
 }
+
+// maxCompileError is how much of what is wrong with a policy is kept and
+// logged, in bytes; its status says all of it.
+const maxCompileError = 1 << 10
 
 func newFeed(store *authz.Store, log *slog.Logger, clock func() time.Time) *feed {
 	return &feed{
@@ -116,24 +127,27 @@ func (f *feed) setSecrets(data map[string][]byte) {
 }
 
 func (f *feed) setPolicy(p *v1alpha1.AccessPolicy) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.policies.Lock()
+	defer f.policies.Unlock()
 	ref := authz.Ref{Namespace: p.Namespace, Name: p.Name}
-	now := seenPolicy{uid: string(p.UID), generation: p.Generation}
-	if f.seen[ref] == now && now.generation != 0 {
+	before, had := f.seen[ref]
+	f.seen[ref] = seenPolicy{uid: p.UID, spec: &p.Spec}
+	if had && before.uid == p.UID && equality.Semantic.DeepEqual(before.spec, &p.Spec) {
 		return // only its status or metadata changed
 	}
-	f.seen[ref] = now
 	compiled, err := policy.Compile(p.Namespace, p.Name, &p.Spec)
 	if err != nil {
+		if text := err.Error(); len(text) > maxCompileError {
+			err = errors.New(strings.ToValidUTF8(text[:maxCompileError], "") + "…")
+		}
 		f.log.Warn("AccessPolicy denies everything: it does not compile", "policy", ref.String(), "error", err.Error())
 	}
 	f.store.SetPolicy(ref, compiled, err)
 }
 
 func (f *feed) deletePolicy(ref authz.Ref) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.policies.Lock()
+	defer f.policies.Unlock()
 	delete(f.seen, ref)
 	f.store.DeletePolicy(ref)
 }

@@ -236,20 +236,61 @@ func TestFeed(t *testing.T) {
 	}
 	broken := ap.DeepCopy()
 	broken.Spec.Issuers = nil
-	s.feed.setPolicy(broken) // the same generation: nothing of the spec can have changed
-	if err := notReady(); err != nil {
-		t.Error(err)
-	}
-	broken.Generation = 2
-	s.feed.setPolicy(broken)
+	s.feed.setPolicy(broken) // the same generation, as after a restore of etcd
 	if err := notReady(); err == nil || !strings.Contains(err.Error(), "spec.issuers") {
 		t.Errorf("got %v", err)
+	}
+	compiled := strings.Count(out.String(), "does not compile")
+	touched := broken.DeepCopy()
+	touched.Generation, touched.Labels = 2, map[string]string{"a": "b"}
+	s.feed.setPolicy(touched)
+	if n := strings.Count(out.String(), "does not compile"); n != compiled {
+		t.Error("a policy of the same spec is compiled again")
 	}
 	s.feed.setNamespace(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
 	s.feed.deletePolicy(authz.Ref{Namespace: "shop", Name: "orders"})
 	s.feed.deleteSigningKey(authz.Ref{Namespace: "shop", Name: "shop"})
 	if keys, policies := s.store.Size(); keys != 0 || policies != 0 {
 		t.Errorf("%d SigningKeys, %d policies stay", keys, policies)
+	}
+}
+
+func TestWhatIsWrongWithAPolicyIsToldOnceAndInShort(t *testing.T) {
+	s, out := newTestServer(t, Options{}, at(start))
+	ap := &v1alpha1.AccessPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "orders"}}
+	for range 100 {
+		ap.Spec.Rules = append(ap.Spec.Rules, v1alpha1.Rule{Name: strings.Repeat("ü", 100), Access: "Nope"})
+	}
+	s.feed.setPolicy(ap)
+	for _, state := range s.store.Policies() {
+		if n := len(state.NotReady.Error()); n > 1200 || n < 1000 {
+			t.Errorf("%d bytes are kept", n)
+		}
+	}
+	if n := len(out.String()); n > 1600 {
+		t.Errorf("%d bytes are logged", n)
+	}
+	before := len(out.String())
+	ask(s.auth, "GET", "/auth/nginx/shop/orders")
+	line := out.String()[before:]
+	if !strings.Contains(line, "policy is not ready") || strings.Contains(line, "Nope") {
+		t.Errorf("log: %s", line)
+	}
+}
+
+func TestKeysDoNotWaitForPolicies(t *testing.T) {
+	s, _ := newTestServer(t, Options{}, at(start))
+	s.feed.policies.Lock() // as while a policy is compiled
+	defer s.feed.policies.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.feed.setSigningKey(shopKey(t, 1, v1alpha1.KeyActive))
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("keys wait")
 	}
 }
 
@@ -408,8 +449,13 @@ func TestContact(t *testing.T) {
 	now := start
 	c := &contact{clock: func() time.Time { return now }}
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/bad" {
+		switch r.URL.Path {
+		case "/bad":
 			w.WriteHeader(500)
+		case "/unknown":
+			w.WriteHeader(401)
+		case "/elsewhere":
+			w.WriteHeader(304)
 		}
 		_, _ = w.Write([]byte("event"))
 	}))
@@ -422,7 +468,9 @@ func TestContact(t *testing.T) {
 		}
 		return response
 	}
-	_ = get("/bad").Body.Close()
+	for _, path := range []string{"/bad", "/unknown", "/elsewhere"} {
+		_ = get(path).Body.Close()
+	}
 	if _, ok := c.age(); ok {
 		t.Error("an error counts as contact")
 	}
