@@ -46,6 +46,10 @@ const (
 // 3.3 and 3.5).
 const MinRSABits = 2048
 
+// MaxRSABits is the largest RSA modulus that is taken: what a verification
+// costs grows with its square.
+const MaxRSABits = 8192
+
 type algorithm struct {
 	family Family
 	curve  elliptic.Curve
@@ -122,6 +126,9 @@ func (a Algorithm) CheckVerificationKey(pub crypto.PublicKey) error {
 		}
 		if k == nil || k.N == nil || k.N.BitLen() < MinRSABits {
 			return fmt.Errorf("%w: an RSA key under %d bits", ErrUnusableKey, MinRSABits)
+		}
+		if k.N.BitLen() > MaxRSABits {
+			return fmt.Errorf("%w: an RSA key over %d bits", ErrUnusableKey, MaxRSABits)
 		}
 		if k.N.Sign() < 0 || k.N.Bit(0) == 0 {
 			return fmt.Errorf("%w: an RSA key whose modulus is not odd and positive", ErrUnusableKey)

@@ -155,6 +155,7 @@ func TestUnusableKeys(t *testing.T) {
 		"an Ed25519 key as plain bytes":      {keyset.EdDSA, make([]byte, 32)},
 		"RSA of 2047 bits":                   {keyset.RS256, rsaOf(2047, 65537)},
 		"RSA of 1024 bits":                   {keyset.PS512, rsaOf(1024, 65537)},
+		"RSA of 8193 bits":                   {keyset.RS256, rsaOf(8193, 65537)},
 		"RSA with exponent 1":                {keyset.RS256, rsaOf(2048, 1)},
 		"RSA with an even exponent":          {keyset.RS256, rsaOf(2048, 65536)},
 		"RSA with a negative exponent":       {keyset.RS256, rsaOf(2048, -3)},
