@@ -207,7 +207,7 @@ type Match struct {
 	// +optional
 	Hosts []string `json:"hosts,omitempty"`
 
-	// methods in capitals, such as GET.
+	// methods in capitals, such as GET, which stands for HEAD too.
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=32

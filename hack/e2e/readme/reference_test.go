@@ -110,7 +110,7 @@ func TestConditions(t *testing.T) {
 	var real []string
 	for _, expression := range []string{
 		`(?:yes|no)\(v1alpha1\.Condition\w+, "(\w+)"`,
-		`faults\.add\("(\w+)"`,
+		`faults\.(?:add|write)\("(\w+)"`,
 		`reason :?= "(\w+)"`,
 		`fault\{reason: "(\w+)"`,
 		`\{scope\w+, "(\w+)"`,
