@@ -4,30 +4,63 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/time/rate"
 
 	"github.com/keywright/keywright/webhook/authz"
+	"github.com/keywright/keywright/webhook/token"
 )
 
-// decisionLog writes a line for each denial, as long as there are not too
-// many, and for each other decision at debug level. It never writes tokens,
+// decisionLog writes a line for each denial, as long as its policy has not
+// too many, and for each other decision at debug level. It never writes tokens,
 // claims or queries; what else a client sent is quoted and cut.
 type decisionLog struct {
-	log     *slog.Logger
-	denials *rate.Limiter
+	log *slog.Logger
+
+	mu sync.Mutex
+	// denials are those of each policy that there is, so that a flood at one
+	// hides none of another; those of all others are under the zero Ref.
+	denials map[authz.Ref]*denials
+}
+
+// denials of one policy.
+type denials struct {
+	limiter *rate.Limiter
 	left    atomic.Uint64
 }
 
-// Denials that are logged: so many a second in the long run, so many at once.
+// Denials of a policy that are logged: so many a second in the long run, so
+// many at once.
 const (
 	denialsPerSecond = 20
 	denialsAtOnce    = 200
 )
 
+// maxLimited is of how many policies that is known. Beyond it, it begins anew.
+const maxLimited = 10_000
+
 func newDecisionLog(log *slog.Logger) *decisionLog {
-	return &decisionLog{log: log, denials: rate.NewLimiter(denialsPerSecond, denialsAtOnce)}
+	return &decisionLog{log: log, denials: map[authz.Ref]*denials{}}
+}
+
+func (l *decisionLog) denialsOf(req *authz.Request, d *authz.Decision) *denials {
+	ref := req.Policy
+	if d.Reason == authz.ReasonPolicyNotFound { // the name is the client's
+		ref = authz.Ref{}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of, ok := l.denials[ref]
+	if !ok {
+		if len(l.denials) == maxLimited {
+			clear(l.denials) // most are of policies that are gone
+		}
+		of = &denials{limiter: rate.NewLimiter(denialsPerSecond, denialsAtOnce)}
+		l.denials[ref] = of
+	}
+	return of
 }
 
 func (l *decisionLog) decided(req authz.Request, d authz.Decision) {
@@ -40,11 +73,12 @@ func (l *decisionLog) decided(req authz.Request, d authz.Decision) {
 	}
 	attrs := make([]slog.Attr, 0, 10)
 	if !d.Allowed {
-		if !l.denials.Allow() {
-			l.left.Add(1)
+		of := l.denialsOf(&req, &d)
+		if !of.limiter.Allow() {
+			of.left.Add(1)
 			return
 		}
-		if left := l.left.Swap(0); left > 0 {
+		if left := of.left.Swap(0); left > 0 {
 			attrs = append(attrs, slog.Uint64("notLogged", left))
 		}
 	}
@@ -55,11 +89,11 @@ func (l *decisionLog) decided(req authz.Request, d authz.Decision) {
 		}
 	}
 	if req.HasMethod {
-		attrs = append(attrs, slog.String("method", authz.Quote(req.Method)))
+		attrs = append(attrs, slog.String("method", token.Quote(req.Method)))
 	}
 	if req.HasTarget {
 		path, _, _ := strings.Cut(req.Target, "?")
-		attrs = append(attrs, slog.String("path", authz.Quote(path)))
+		attrs = append(attrs, slog.String("path", token.Quote(path)))
 	}
 	switch {
 	case d.Reason == authz.ReasonPolicyNotReady:

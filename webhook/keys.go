@@ -60,6 +60,13 @@ func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte) *
 			l.hold(sk.Status.Sequence, previous.Sequence)
 		}
 	}
+	for i := range sk.Status.Keys {
+		// What discovery says must fit the tokens that are signed now: a new
+		// issuer in spec counts from the next key on.
+		if sk.Status.Keys[i].State == v1alpha1.KeyActive {
+			out.Issuer = sk.Status.Keys[i].Issuer
+		}
+	}
 	l.readSecrets(hmacEntry)
 	l.retire(sk.Status.Keys)
 

@@ -285,6 +285,25 @@ func TestLoadKeysOfHMAC(t *testing.T) {
 	}
 }
 
+func TestLoadKeysTellsTheIssuerOfTheActiveKey(t *testing.T) {
+	old := func(state v1alpha1.KeyState) v1alpha1.KeyStatus {
+		return with(status(t, "a", state), func(s *v1alpha1.KeyStatus) { s.Issuer = "https://old.example" })
+	}
+	for name, tc := range map[string]struct {
+		keys []v1alpha1.KeyStatus
+		want string
+	}{
+		"an active key of the issuer before": {[]v1alpha1.KeyStatus{status(t, "b", v1alpha1.KeyPublished), old(v1alpha1.KeyActive)}, "https://old.example"},
+		"an active key without an issuer":    {[]v1alpha1.KeyStatus{with(old(v1alpha1.KeyActive), func(s *v1alpha1.KeyStatus) { s.Issuer = "" })}, ""},
+		"no active key":                      {[]v1alpha1.KeyStatus{old(v1alpha1.KeyVerifying)}, "https://auth.example"},
+		"no key":                             {nil, "https://auth.example"},
+	} {
+		if got := webhook.LoadKeys(nil, signingKey("u", 1, tc.keys...), nil).Issuer; got != tc.want {
+			t.Errorf("%s: got %q, want %q", name, got, tc.want)
+		}
+	}
+}
+
 func TestLoadKeysAllowedNamespaces(t *testing.T) {
 	sk := signingKey("u", 1)
 	sk.Spec.AllowedNamespaces = v1alpha1.AllowedNamespaces{From: v1alpha1.NamespacesAll}

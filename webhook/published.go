@@ -10,6 +10,7 @@ import (
 
 	"github.com/keywright/keywright/api/keyset"
 	"github.com/keywright/keywright/webhook/authz"
+	"github.com/keywright/keywright/webhook/httpauth"
 )
 
 // keysPrefix is where public keys are served.
@@ -44,12 +45,12 @@ type discovery struct {
 func (p *published) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		w.WriteHeader(http.StatusMethodNotAllowed)
+		refuse(w, http.StatusMethodNotAllowed)
 		return
 	}
 	ref, document, ok := cutKeys(r.RequestURI)
 	if !ok {
-		w.WriteHeader(http.StatusNotFound)
+		refuse(w, http.StatusNotFound)
 		return
 	}
 	known, ok := p.store.Keys(ref)
@@ -58,14 +59,14 @@ func (p *published) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !ok || (document == discoveryPath && known.Issuer == "") {
-		w.WriteHeader(http.StatusNotFound)
+		refuse(w, http.StatusNotFound)
 		return
 	}
 	now := p.clock()
 	keys := publicKeys(known, now)
 	switch {
 	case len(keys) == 0 && known.Symmetric:
-		w.WriteHeader(http.StatusNotFound)
+		refuse(w, http.StatusNotFound)
 	case len(keys) == 0:
 		retryLater(w) // never an empty set: verifiers would keep it
 	case document == jwksPath:
@@ -97,10 +98,11 @@ func publicKeys(known *authz.Keys, now time.Time) []*keyset.Key {
 }
 
 // maxAge is how long a verifier may keep what it got: never past the next
-// change that is known, and at least a second.
+// change that is still to come, and at least a second. A change that is
+// overdue says nothing of when it comes: it may be so for hours.
 func maxAge(known *authz.Keys, now time.Time) time.Duration {
 	age := known.MaxAge
-	if !known.NextTransition.IsZero() {
+	if known.NextTransition.After(now) {
 		age = min(age, known.NextTransition.Sub(now))
 	}
 	return max(age, time.Second)
@@ -121,8 +123,8 @@ func (p *published) writeDiscovery(w http.ResponseWriter, r *http.Request, known
 	if base == "" {
 		// The asking side's own word for us is good enough for itself, and
 		// for nobody else: no forwarded field is read, nothing is kept.
-		if !isAuthority(r.Host) {
-			w.WriteHeader(http.StatusNotFound)
+		if !httpauth.IsAuthority(r.Host) {
+			refuse(w, http.StatusNotFound)
 			return
 		}
 		scheme := "http://"
@@ -153,9 +155,15 @@ func cacheFor(known *authz.Keys, now time.Time) string {
 }
 
 func retryLater(w http.ResponseWriter) {
-	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Retry-After", "1")
-	w.WriteHeader(http.StatusServiceUnavailable)
+	refuse(w, http.StatusServiceUnavailable)
+}
+
+// refuse answers without a document, for this time alone: one that is not
+// there may be there the next moment.
+func refuse(w http.ResponseWriter, status int) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
 }
 
 func writeJSON(w http.ResponseWriter, contentType string, document any) {
@@ -168,17 +176,4 @@ func writeJSON(w http.ResponseWriter, contentType string, document any) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(raw)))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	_, _ = w.Write(raw) // whoever asked is gone
-}
-
-// isAuthority says whether s has only what a host and a port are made of.
-func isAuthority(s string) bool {
-	for i := range len(s) {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case c == '-', c == '.', c == ':', c == '[', c == ']':
-		default:
-			return false
-		}
-	}
-	return s != ""
 }

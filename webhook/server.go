@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -85,12 +86,14 @@ type server struct {
 	auth     http.Handler
 	admin    http.Handler
 	draining atomic.Bool
+	drain    time.Duration // drainTimeout
 }
 
 func newServer(log *slog.Logger, api *contact, o Options, clock func() time.Time) *server {
 	store := authz.NewStore()
 	s := &server{
 		options: o,
+		drain:   drainTimeout,
 		log:     log,
 		store:   store,
 		feed:    newFeed(store, log, clock),
@@ -208,9 +211,20 @@ func (s *server) serve(ctx context.Context, auth, admin net.Listener, failed <-c
 		}
 		delay.Stop()
 	}
-	limited, cancel := context.WithTimeout(background, drainTimeout)
+	limited, cancel := context.WithTimeout(background, s.drain)
 	defer cancel()
-	return errors.Join(cause, authServer.Shutdown(limited), adminServer.Shutdown(limited))
+	var drained sync.WaitGroup
+	for _, server := range []*http.Server{authServer, adminServer} {
+		drained.Go(func() {
+			// A client that is slow is no failure of this process.
+			if err := server.Shutdown(limited); err != nil {
+				s.log.Info("closing connections that are still in use", "error", err.Error())
+				_ = server.Close() // nothing is left to be done about it
+			}
+		})
+	}
+	drained.Wait()
+	return cause
 }
 
 func (s *server) httpServer(h http.Handler) *http.Server {

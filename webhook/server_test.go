@@ -86,7 +86,8 @@ func shopKey(t testing.TB, sequence int64, states ...v1alpha1.KeyState) *v1alpha
 		}
 		public := v1alpha1.PublicJWK(m)
 		sk.Status.Keys = append(sk.Status.Keys, v1alpha1.KeyStatus{
-			KeyID: "k" + string(rune('0'+i)), Algorithm: "ES256", State: state, PublicKey: &public,
+			Issuer: "https://auth.example",
+			KeyID:  "k" + string(rune('0'+i)), Algorithm: "ES256", State: state, PublicKey: &public,
 			MaxTokenTTL: v1alpha1.Duration{Duration: time.Hour},
 		})
 	}
@@ -105,6 +106,7 @@ func ask(h http.Handler, method, target string) *httptest.ResponseRecorder {
 func TestPublishedKeys(t *testing.T) {
 	next := metav1.NewTime(start.Add(7 * time.Second))
 	overdue := metav1.NewTime(start.Add(-time.Hour))
+	soon := metav1.NewTime(start.Add(time.Millisecond))
 	over := metav1.NewTime(start)
 	sk := shopKey(t, 1, v1alpha1.KeyPublished, v1alpha1.KeyActive, v1alpha1.KeyVerifying, v1alpha1.KeyVerifying, v1alpha1.KeyRetired)
 	sk.Status.Keys[3].VerifyUntil = &over
@@ -123,18 +125,19 @@ func TestPublishedKeys(t *testing.T) {
 		"a JWKS":                               {sk, "GET", jwks, 200, "public, max-age=60"},
 		"a JWKS with a query":                  {sk, "GET", jwks + "?x=1", 200, "public, max-age=60"},
 		"HEAD":                                 {sk, "HEAD", jwks, 200, "public, max-age=60"},
-		"POST":                                 {sk, "POST", jwks, 405, ""},
+		"POST":                                 {sk, "POST", jwks, 405, "no-store"},
 		"up to the next transition":            {with(func(sk *v1alpha1.SigningKey) { sk.Status.NextTransition = &v1alpha1.NextTransition{Time: next} }), "GET", jwks, 200, "public, max-age=7"},
-		"at least a second":                    {with(func(sk *v1alpha1.SigningKey) { sk.Status.NextTransition = &v1alpha1.NextTransition{Time: overdue} }), "GET", jwks, 200, "public, max-age=1"},
+		"whatever is overdue":                  {with(func(sk *v1alpha1.SigningKey) { sk.Status.NextTransition = &v1alpha1.NextTransition{Time: overdue} }), "GET", jwks, 200, "public, max-age=60"},
+		"at least a second":                    {with(func(sk *v1alpha1.SigningKey) { sk.Status.NextTransition = &v1alpha1.NextTransition{Time: soon} }), "GET", jwks, 200, "public, max-age=1"},
 		"no key yet":                           {with(func(sk *v1alpha1.SigningKey) { sk.Status.Keys = nil }), "GET", jwks, 503, "no-store"},
 		"only keys that are over":              {with(func(sk *v1alpha1.SigningKey) { sk.Status.Keys = sk.Status.Keys[3:] }), "GET", jwks, 503, "no-store"},
-		"a SigningKey that does not exist":     {sk, "GET", "/keys/shop/nope/jwks.json", 404, ""},
-		"another document":                     {sk, "GET", "/keys/shop/shop/x", 404, ""},
-		"a path that would have to be cleaned": {sk, "GET", "/keys/shop/../shop/shop/jwks.json", 404, ""},
-		"HS*":                                  {with(func(sk *v1alpha1.SigningKey) { sk.Spec.Algorithm, sk.Status.Keys = "HS256", nil }), "GET", jwks, 404, ""},
+		"a SigningKey that does not exist":     {sk, "GET", "/keys/shop/nope/jwks.json", 404, "no-store"},
+		"another document":                     {sk, "GET", "/keys/shop/shop/x", 404, "no-store"},
+		"a path that would have to be cleaned": {sk, "GET", "/keys/shop/../shop/shop/jwks.json", 404, "no-store"},
+		"HS*":                                  {with(func(sk *v1alpha1.SigningKey) { sk.Spec.Algorithm, sk.Status.Keys = "HS256", nil }), "GET", jwks, 404, "no-store"},
 		"from a HS* key's time before":         {with(func(sk *v1alpha1.SigningKey) { sk.Spec.Algorithm = "HS256" }), "GET", jwks, 200, "public, max-age=60"},
 		"discovery":                            {sk, "GET", config, 200, "no-store"},
-		"discovery without an issuer":          {with(func(sk *v1alpha1.SigningKey) { sk.Spec.Issuer = "" }), "GET", config, 404, ""},
+		"discovery without an issuer":          {with(func(sk *v1alpha1.SigningKey) { sk.Spec.Issuer, sk.Status.Keys[1].Issuer = "", "" }), "GET", config, 404, "no-store"},
 		"discovery without a key":              {with(func(sk *v1alpha1.SigningKey) { sk.Status.Keys = nil }), "GET", config, 503, "no-store"},
 	}
 	for name, tc := range tests {
@@ -389,14 +392,23 @@ func TestMetricsAndDenials(t *testing.T) {
 		r.Header.Set("X-Original-URL", "http://x/\x1b[31m?access_token=secret-query")
 		s.auth.ServeHTTP(httptest.NewRecorder(), r)
 	}
+	other := ap.DeepCopy()
+	other.Name = "quiet"
+	s.feed.setPolicy(other)
+	ask(s.auth, "GET", "/auth/nginx/shop/quiet")
 	ask(s.auth, "GET", "/auth/nginx/guess/17")
+	for _, policy := range []string{"shop/quiet", "guess/17"} {
+		if !strings.Contains(out.String(), `"policy":"`+policy+`"`) {
+			t.Errorf("no denial of %s is logged while another policy has many", policy)
+		}
+	}
 	metrics := ask(s.admin, "GET", "/metrics").Body.String()
 	for _, want := range []string{
 		`keywright_gate_decisions_total{policy="orders",policy_namespace="shop",reason="malformed",result="deny"} 250`,
 		`keywright_gate_decisions_total{policy="",policy_namespace="",reason="policy_not_found",result="deny"} 1`,
 		`keywright_gate_cache_lookups_total{result="refused"} 249`,
-		`keywright_gate_decision_duration_seconds_count 251`,
-		`keywright_gate_keys 1`, `keywright_gate_signing_keys 1`, `keywright_gate_policies 1`,
+		`keywright_gate_decision_duration_seconds_count 252`,
+		`keywright_gate_keys 1`, `keywright_gate_signing_keys 1`, `keywright_gate_policies 2`,
 		`keywright_gate_policies_not_ready 0`, `keywright_gate_internal_errors_total 0`, `keywright_gate_synced 1`,
 		`keywright_gate_key_set_age_seconds 0`,
 	} {
@@ -619,6 +631,46 @@ func TestDrain(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", auth.Addr().String()); err == nil {
 		t.Error("it still listens")
+	}
+}
+
+func TestASlowConnectionIsClosedAndIsNoFailure(t *testing.T) {
+	s, _ := newTestServer(t, Options{InsecureHTTP: true}, time.Now)
+	s.drain = 200 * time.Millisecond
+	auth, admin := listen(t), listen(t)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.serve(ctx, auth, admin, nil) }()
+	var open []net.Conn
+	for _, l := range []net.Listener{auth, admin} {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		if _, err := io.WriteString(conn, "GET /auth/nginx/a/b HTTP/1.1\r\nHost: g\r\n\r\nGET /half"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, make([]byte, len("HTTP/1.1"))); err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, conn)
+	}
+	stop()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second): // less than readTimeout
+		t.Fatal("it waits for slow connections")
+	}
+	for _, conn := range open {
+		_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+		_, err := io.Copy(io.Discard, conn)
+		if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+			t.Error("a connection stays open")
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package authz
 
 import (
 	"errors"
-	"strconv"
 	"strings"
 
 	"github.com/keywright/keywright/webhook/policy"
@@ -172,13 +171,4 @@ func quotable(s string) string {
 		}
 		return r
 	}, s)
-}
-
-// Quote shows a text that a client sent: quoted, and cut to at most 64 bytes.
-func Quote(s string) string {
-	const most = 64
-	if len(s) > most {
-		return strconv.Quote(s[:most]) + "…"
-	}
-	return strconv.Quote(s)
 }

@@ -60,20 +60,23 @@ func splitURL(raw string) (authority, target string, ok bool) {
 	if end < 0 {
 		return "", "", false
 	}
-	for i := range end {
-		if !isAuthorityChar(rest[i]) {
-			return "", "", false
-		}
+	if end > 0 && !IsAuthority(rest[:end]) {
+		return "", "", false
 	}
 	return rest[:end], rest[end:], true
 }
 
-func isAuthorityChar(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return true
+// IsAuthority says whether s has only what a host and a port are made of.
+func IsAuthority(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case strings.IndexByte("-._:[]", c) >= 0:
+		default:
+			return false
+		}
 	}
-	return strings.IndexByte("-._:[]", c) >= 0
+	return s != ""
 }
 
 // onlyQuery gives the value of a parameter that is there exactly once, as it

@@ -70,10 +70,11 @@ func Reason(err error) string {
 	return "internal"
 }
 
-// maxQuoted is how much of a text from a token an error shows, in bytes.
+// maxQuoted is how much of a text from a client is shown, in bytes.
 const maxQuoted = 64
 
-func quote(s string) string {
+// Quote shows a text that a client sent: quoted, and cut.
+func Quote(s string) string {
 	if len(s) > maxQuoted {
 		return strconv.Quote(s[:maxQuoted]) + "…"
 	}

@@ -19,12 +19,12 @@ func CheckSignature(raw string, key *keyset.Key) error {
 	return nil
 }
 
-// DecodeObject is the JSON decoder.
-var DecodeObject = decodeObject
+// DecodeObject is the JSON decoder, as it is for claims.
+func DecodeObject(text string) (map[string]any, error) { return decodeObject(text, maxClaimValues) }
 
 // NotUnambiguous says whether err is one of the refusals that go beyond the
 // grammar of JSON.
 func NotUnambiguous(err error) bool {
 	return errors.Is(err, errTwice) || errors.Is(err, errNotUTF8) ||
-		errors.Is(err, errTooDeep) || errors.Is(err, errNumberTooBig)
+		errors.Is(err, errTooDeep) || errors.Is(err, errTooMany) || errors.Is(err, errNumberTooBig)
 }

@@ -15,17 +15,26 @@ import (
 // maxDepth is how deep arrays and objects may be nested.
 const maxDepth = 32
 
+// How many values a token may have, at any depth: [{},{},…] takes some fifty
+// times as much memory as text, and verified claims are remembered.
+const (
+	maxHeaderValues = 64
+	maxClaimValues  = 1024
+)
+
 var (
 	errNotJSON      = errors.New("not a JSON object")
 	errTwice        = errors.New("a member that comes twice")
 	errNotUTF8      = errors.New("text that is not Unicode")
 	errTooDeep      = errors.New("nested too deeply")
+	errTooMany      = errors.New("too many values")
 	errNumberTooBig = errors.New("a number that is out of range")
 )
 
-// decodeObject reads a text that is one JSON object (RFC 8259).
-func decodeObject(text string) (map[string]any, error) {
-	d := decoder{in: text}
+// decodeObject reads a text that is one JSON object (RFC 8259) with at most so
+// many values in it.
+func decodeObject(text string, most int) (map[string]any, error) {
+	d := decoder{in: text, left: most}
 	if d.space() != '{' {
 		return nil, errNotJSON
 	}
@@ -43,6 +52,8 @@ func decodeObject(text string) (map[string]any, error) {
 type decoder struct {
 	in string
 	at int
+	// left is how many more values there may be.
+	left int
 }
 
 // space skips white space and gives the byte after it, 0 at the end. A NUL
@@ -59,6 +70,10 @@ func (d *decoder) space() byte {
 }
 
 func (d *decoder) value(depth int) (any, error) {
+	if d.left == 0 {
+		return nil, errTooMany
+	}
+	d.left--
 	switch c := d.space(); {
 	case c == '"':
 		return d.string()

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keywright/keywright/api/keyset"
 	"github.com/keywright/keywright/webhook/token"
 )
 
@@ -62,6 +63,27 @@ func numbers(t *testing.T, v any) any {
 		}
 	}
 	return v
+}
+
+// A claim set of some kilobytes must not hold hundreds of them in memory.
+func TestATokenHasOnlySoManyValues(t *testing.T) {
+	s := newSigner(keyset.ES256)
+	set := newSet(t, s.key)
+	list := func(n int, value string) string { return "[" + strings.Repeat(value+",", n-1) + value + "]" }
+	claims := func(more string) string { return strings.TrimSuffix(goodClaims, "}") + `,"x":` + more + "}" }
+	header := func(more string) string { return strings.TrimSuffix(s.header(), "}") + `,"x":` + more + "}" }
+	for name, tc := range map[string]struct{ header, claims, want string }{
+		"many values":           {header(list(50, "1")), claims(list(1000, "{}")), ""},
+		"claims, too many":      {s.header(), claims(list(1024, "1")), "malformed"},
+		"claims, empty objects": {s.header(), claims(list(1800, "{}")), "malformed"},
+		"claims, nested":        {s.header(), claims(list(520, `{"":0}`)), "malformed"},
+		"header, too many":      {header(list(64, "1")), goodClaims, "malformed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := token.Verify(s.mint(t, tc.header, tc.claims), set, orders, now)
+			wantReason(t, err, tc.want)
+		})
+	}
 }
 
 // FuzzParse: no input panics, and none passes but what was signed.

@@ -44,7 +44,7 @@ func Verify(raw string, set *keyset.Set, expected Expected, now time.Time) (*Tok
 	t, err := Parse(raw, func(kid string) (*keyset.Key, error) {
 		key, ok := set.Lookup(kid)
 		if !ok {
-			return nil, fmt.Errorf("%w: kid %s", ErrUnknownKey, quote(kid))
+			return nil, fmt.Errorf("%w: kid %s", ErrUnknownKey, Quote(kid))
 		}
 		return key, nil
 	})
@@ -78,7 +78,7 @@ func Parse(raw string, lookup func(kid string) (*keyset.Key, error)) (*Token, er
 		return nil, ErrUnknownKey
 	}
 	if alg != string(key.Algorithm) {
-		return nil, fmt.Errorf("%w: alg %s, the key's is %s", ErrAlgorithmMismatch, quote(alg), key.Algorithm)
+		return nil, fmt.Errorf("%w: alg %s, the key's is %s", ErrAlgorithmMismatch, Quote(alg), key.Algorithm)
 	}
 	if err := usable(key); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnusableKey, err)
@@ -86,7 +86,7 @@ func Parse(raw string, lookup func(kid string) (*keyset.Key, error)) (*Token, er
 	if methods[key.Algorithm].Verify(form.signed, form.signature, key.Public) != nil {
 		return nil, ErrBadSignature
 	}
-	claims, err := decodeObject(form.payload)
+	claims, err := decodeObject(form.payload, maxClaimValues)
 	if err != nil {
 		return nil, fmt.Errorf("%w: claims: %w", ErrMalformed, err)
 	}
@@ -141,7 +141,7 @@ var strict = base64.RawURLEncoding.Strict()
 var refusedHeaders = [...]string{"crit", "zip", "b64", "cty", "enc", "jwk", "jku", "x5u", "x5c"}
 
 func checkHeader(text string) (kid, alg string, err error) {
-	header, err := decodeObject(text)
+	header, err := decodeObject(text, maxHeaderValues)
 	if err != nil {
 		return "", "", fmt.Errorf("%w: header: %w", ErrMalformed, err)
 	}
@@ -156,7 +156,7 @@ func checkHeader(text string) (kid, alg string, err error) {
 			return "", "", fmt.Errorf("%w: typ is not a string", ErrWrongType)
 		}
 		if !isTokenType(text) {
-			return "", "", fmt.Errorf("%w: typ %s", ErrWrongType, quote(text))
+			return "", "", fmt.Errorf("%w: typ %s", ErrWrongType, Quote(text))
 		}
 	}
 	alg, ok := header["alg"].(string)
@@ -268,7 +268,7 @@ func audience(v any) ([]string, bool) {
 func (t *Token) Validate(expected Expected, now time.Time) error {
 	leeway := t.Key.Leeway
 	if !t.Key.ValidAt(now) {
-		return fmt.Errorf("%w: kid %s", ErrKeyRetired, quote(t.Key.ID))
+		return fmt.Errorf("%w: kid %s", ErrKeyRetired, Quote(t.Key.ID))
 	}
 	if !now.Before(t.Expiry.Add(leeway)) {
 		return fmt.Errorf("%w: exp is %s ago", ErrExpired, now.Sub(t.Expiry))
@@ -287,14 +287,14 @@ func (t *Token) Validate(expected Expected, now time.Time) error {
 		return fmt.Errorf("%w: for %s, at most %s with %s of leeway are allowed", ErrLivesTooLong, life, t.Key.MaxTokenTTL, leeway)
 	}
 	if t.Key.Issuer != "" && t.Issuer != t.Key.Issuer {
-		return fmt.Errorf("%w: iss %s, the key's is %s", ErrWrongIssuer, quote(t.Issuer), quote(t.Key.Issuer))
+		return fmt.Errorf("%w: iss %s, the key's is %s", ErrWrongIssuer, Quote(t.Issuer), Quote(t.Key.Issuer))
 	}
 	if len(expected.Audiences) > 0 && !intersect(expected.Audiences, t.Audience) {
 		return ErrWrongAudience
 	}
 	for _, name := range expected.RequiredClaims {
 		if !t.Claims.has(name) {
-			return fmt.Errorf("%w: %s", ErrMissingClaim, quote(name))
+			return fmt.Errorf("%w: %s", ErrMissingClaim, Quote(name))
 		}
 	}
 	return nil
