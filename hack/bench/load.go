@@ -30,8 +30,9 @@ type sample struct {
 	ServerCPU, LoadCPU float64
 }
 
-func (s sample) rate() float64       { return float64(s.Requests) / s.Seconds }
-func (s sample) perRequest() float64 { return s.ServerCPU / float64(s.Requests) * 1e6 }
+func (s sample) rate() float64        { return float64(s.Requests) / s.Seconds }
+func (s sample) perRequest() float64  { return s.ServerCPU / float64(s.Requests) * 1e6 }
+func (s sample) serverShare() float64 { return s.ServerCPU / s.Seconds }
 
 // runLoad is the process of the load. It asks a fixed number of times, so that
 // tokens that are to be new never come twice. Go's own HTTP client would cost

@@ -25,11 +25,15 @@ type result struct {
 	servers  [sides]*server
 	requests int
 	samples  [sides][]sample // one a round
+	rounds   int             // measured
 }
 
 // busyEnough is the least share of its core that a server must have had for
 // its rate to be its own, and not the load's or other processes'.
 const busyEnough = 0.95
+
+// enough is how many undisturbed rounds make the others count for nothing.
+const enough = 3
 
 func report(w io.Writer, table []result) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -38,27 +42,48 @@ func report(w io.Writer, table []result) {
 	disturbed := false
 	for i := range table {
 		r := &table[i]
+		disturbed = !r.dropDisturbed() || disturbed
 		for side, samples := range r.samples {
-			serverShare := median(each(samples, func(s sample) float64 { return s.ServerCPU / s.Seconds }))
-			disturbed = disturbed || serverShare < busyEnough
 			row("%s\t%s\t%.0f\t%.1f\t%.0f %%\t%.0f %%", r.name, sideNames[side],
-				median(each(samples, sample.rate)), median(each(samples, sample.perRequest)), 100*serverShare,
+				median(each(samples, sample.rate)), median(each(samples, sample.perRequest)),
+				100*median(each(samples, sample.serverShare)),
 				100*median(each(samples, func(s sample) float64 { return s.LoadCPU / s.Seconds })))
 		}
 	}
-	row("\ngate/floor\tby rate\tby CPU time\tbar\tlater bar")
+	row("\ngate/floor\tby rate\tby CPU time\tbar\tlater bar\trounds")
 	for i := range table {
 		r := &table[i]
 		rates := r.ratios(sample.rate)
 		times := r.ratios(func(s sample) float64 { return 1 / s.perRequest() })
-		row("%s\t%s\t%s\t%s\t%s", r.name, spread(rates), spread(times), against(r.bar, rates), against(r.later, rates))
+		row("%s\t%s\t%s\t%s\t%s\t%d of %d", r.name, spread(rates), spread(times),
+			against(r.bar, rates), against(r.later, rates), len(rates), r.rounds)
 	}
 	_ = t.Flush() // to a terminal
-	_, _ = fmt.Fprintln(w, "\nMedians of the rounds; in parentheses the lowest and the highest.")
+	_, _ = fmt.Fprintln(w, "\nMedians of the rounds that count; in parentheses the lowest and the highest.")
 	if disturbed {
-		_, _ = fmt.Fprintf(w, "A server had less than %.0f %% of its core: something else ran there, or the load was too slow.\n"+
-			"Rates are worth little then; ratios by CPU time are worth more.\n", 100*busyEnough)
+		_, _ = fmt.Fprintf(w, "In nearly all rounds of a case a server had less than %.0f %% of its core: something else ran there,\n"+
+			"or the load was too slow. Its rates are worth little; its ratio by CPU time is worth more.\n", 100*busyEnough)
 	}
+}
+
+// dropDisturbed leaves only the rounds in which both servers had their core to
+// themselves, and says whether there are enough of them; if not, all stay.
+func (r *result) dropDisturbed() bool {
+	r.rounds = len(r.samples[gate])
+	var kept [sides][]sample
+	for i := range r.rounds {
+		if r.samples[floor][i].serverShare() < busyEnough || r.samples[gate][i].serverShare() < busyEnough {
+			continue
+		}
+		for side := range kept {
+			kept[side] = append(kept[side], r.samples[side][i])
+		}
+	}
+	if len(kept[gate]) < enough {
+		return false
+	}
+	r.samples = kept
+	return true
 }
 
 // ratios are gate to floor, round by round.

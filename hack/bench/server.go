@@ -91,11 +91,14 @@ func checkSignature(public *ecdsa.PublicKey) http.Handler {
 	})
 }
 
+// cacheSize is the default of "keywright webhook".
+const cacheSize = 100_000
+
 // serveGate is what "keywright webhook --insecure-http" does.
 func serveGate(ctx context.Context, listen, admin, api string) error {
 	o := webhook.Options{
 		Listen: listen, AdminListen: admin, TLSMinVersion: "1.3", InsecureHTTP: true,
-		Namespace: "keywright-system", CacheSize: 100_000,
+		Namespace: "keywright-system", CacheSize: cacheSize,
 	}
 	if err := o.Validate(); err != nil {
 		return err
