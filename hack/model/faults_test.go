@@ -39,7 +39,7 @@ var faults = map[string]struct{ file, old, new string }{
 		"controllers/lifecycle/plan.go", "return Ceil(k.DeactivatedAt.Add(s + k.MaxTokenTTL + leeway + 2*e))", "return k.DeactivatedAt.Add(s + k.MaxTokenTTL + leeway + 2*e).Truncate(time.Second)",
 	},
 	"an end counts from the decision, not from the signer Secret": {
-		"controllers/lifecycle/plan.go", "|| p.seen.SignerKeyID != active.ID {\n			continue", "{\n			continue",
+		"controllers/lifecycle/plan.go", "if p.seen.SignerKeyID != active.ID {", "if p.seen.SignerKeyID == \"none\" {",
 	},
 	"an end comes nearer when a span is lowered": {
 		"controllers/lifecycle/plan.go", "until.After(k.VerifyUntil)", "!until.Equal(k.VerifyUntil)",
@@ -75,7 +75,7 @@ var faults = map[string]struct{ file, old, new string }{
 		"controllers/store.go", "	secret.Data = map[string][]byte{KeyringEntry: raw}\n", "	secret.Data = map[string][]byte{KeyringEntry: raw}\n	secret.ResourceVersion = \"\"\n",
 	},
 	"outputs derive from a keyring that was not stored": {
-		"controllers/store.go", "return w.ring, false, fmt.Errorf(\"writing Secret %s: %w\", secret.Name, err)", "return plan.Keyring, false, fmt.Errorf(\"writing Secret %s: %w\", secret.Name, err)",
+		"controllers/store.go", "	if err := r.put(ctx, secret, w.keyring != nil); err != nil {\n		return w.ring, false, err", "	if err := r.put(ctx, secret, w.keyring != nil); err != nil {\n		return plan.Keyring, false, err",
 	},
 	"publications are mended while the keyring cannot be written": {
 		"controllers/store.go", "	case keyringErr != nil:\n		return scopeSigner\n", "",
@@ -84,7 +84,7 @@ var faults = map[string]struct{ file, old, new string }{
 		"controllers/outputs.go", "if k.Public != nil {\n			doc.Keys", "if k.Public != nil && !k.ActivatedAt.IsZero() {\n			doc.Keys",
 	},
 	"the gate leaves out the key that stands by": {
-		"webhook/keys.go", "if status.State == v1alpha1.KeyRetired ||", "if status.State == v1alpha1.KeyRetired || status.State == v1alpha1.KeyPublished ||",
+		"webhook/keys.go", "if status.State == v1alpha1.KeyRetired || mentioned", "if status.State == v1alpha1.KeyRetired || status.State == v1alpha1.KeyPublished || mentioned",
 	},
 	"the gate does not look at a key's end": {
 		"api/keyset/set.go", "return k.VerifyUntil.IsZero() || now.Before(k.VerifyUntil)", "return k.VerifyUntil.IsZero() || !now.IsZero()",
