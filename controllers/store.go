@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -172,7 +173,7 @@ func (r *SigningKeyReconciler) writeKeyring(ctx context.Context, w *world, plan 
 		secret = w.keyring.DeepCopy()
 	}
 	mark(secret, w.sk, nil)
-	if w.keyring != nil && !plan.Changed && equality.Semantic.DeepEqual(secret.ObjectMeta, w.keyring.ObjectMeta) {
+	if w.keyring != nil && !plan.Changed && sameContent(secret, w.keyring) {
 		return w.ring, false, nil
 	}
 	for i := range plan.Keyring.Keys {
@@ -211,16 +212,18 @@ func (r *SigningKeyReconciler) put(ctx context.Context, obj client.Object, exist
 	return nil
 }
 
-// sameContent compares what the controller decides of an output.
+// sameContent compares what the controller decides of an output or a keyring.
 func sameContent(a, b client.Object) bool {
-	if !maps.Equal(a.GetLabels(), b.GetLabels()) || !maps.Equal(a.GetAnnotations(), b.GetAnnotations()) {
+	if !maps.Equal(a.GetLabels(), b.GetLabels()) || !maps.Equal(a.GetAnnotations(), b.GetAnnotations()) ||
+		!equality.Semantic.DeepEqual(a.GetOwnerReferences(), b.GetOwnerReferences()) {
 		return false
 	}
 	switch a := a.(type) {
 	case *corev1.Secret:
-		return equality.Semantic.DeepEqual(a.Data, b.(*corev1.Secret).Data)
+		return maps.EqualFunc(a.Data, b.(*corev1.Secret).Data, bytes.Equal)
 	case *corev1.ConfigMap:
-		return equality.Semantic.DeepEqual(a.Data, b.(*corev1.ConfigMap).Data)
+		b := b.(*corev1.ConfigMap)
+		return maps.Equal(a.Data, b.Data) && maps.EqualFunc(a.BinaryData, b.BinaryData, bytes.Equal)
 	}
 	return true
 }
@@ -297,7 +300,7 @@ func (r *SigningKeyReconciler) writeSigner(ctx context.Context, w *world, ring l
 		return false, fmt.Errorf("writing Secret %s: %w", secret.Name, err)
 	}
 	secret.Data = data
-	if w.signer != nil && equality.Semantic.DeepEqual(secret, w.signer) {
+	if w.signer != nil && sameContent(secret, w.signer) {
 		return false, nil
 	}
 	if err := r.put(ctx, secret, w.signer != nil); err != nil {
@@ -325,7 +328,7 @@ func (r *SigningKeyReconciler) writeJWKS(ctx context.Context, w *world, ring lif
 		return false, err
 	}
 	cm.Data, cm.BinaryData = data, nil
-	if w.jwks != nil && equality.Semantic.DeepEqual(cm, w.jwks) {
+	if w.jwks != nil && sameContent(cm, w.jwks) {
 		return false, nil
 	}
 	if err := r.put(ctx, cm, w.jwks != nil); err != nil {

@@ -447,8 +447,8 @@ func (c *cluster) theControllerMayDoWhatItDoes(t *testing.T) {
 	everywhere := map[string]string{
 		"signingkeys.keywright.dev":           "get list watch",
 		"accesspolicies.keywright.dev":        "get list watch",
-		"signingkeys/status.keywright.dev":    "patch update",
-		"accesspolicies/status.keywright.dev": "patch update",
+		"signingkeys/status.keywright.dev":    "update",
+		"accesspolicies/status.keywright.dev": "update",
 		"secrets":                             "create get list update watch",
 		"configmaps":                          "create get list update watch",
 		"namespaces":                          "get list watch",
@@ -559,8 +559,8 @@ func (c *cluster) watchingSomeNamespaces(t *testing.T) {
 	wantRules(t, "a watched namespace", map[string]string{
 		"signingkeys.keywright.dev":           "get list watch",
 		"accesspolicies.keywright.dev":        "get list watch",
-		"signingkeys/status.keywright.dev":    "patch update",
-		"accesspolicies/status.keywright.dev": "patch update",
+		"signingkeys/status.keywright.dev":    "update",
+		"accesspolicies/status.keywright.dev": "update",
 		"secrets":                             "create get list update watch",
 		"configmaps":                          "create get list update watch",
 		"events":                              "create patch",

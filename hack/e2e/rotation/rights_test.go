@@ -146,8 +146,8 @@ func TestControllerRights(t *testing.T) {
 	allowed := map[right][]string{
 		{"keywright.dev", "signingkeys", ""}:          {"get", "list", "watch"},
 		{"keywright.dev", "accesspolicies", ""}:       {"get", "list", "watch"},
-		{"keywright.dev", "signingkeys", "status"}:    {"update", "patch"},
-		{"keywright.dev", "accesspolicies", "status"}: {"update", "patch"},
+		{"keywright.dev", "signingkeys", "status"}:    {"update"},
+		{"keywright.dev", "accesspolicies", "status"}: {"update"},
 		{"", "secrets", ""}:                           {"get", "list", "watch", "create", "update"},
 		{"", "configmaps", ""}:                        {"get", "list", "watch", "create", "update"},
 		{"", "events", ""}:                            {"create", "patch"},
