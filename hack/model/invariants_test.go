@@ -1,7 +1,6 @@
 package model
 
 import (
-	"encoding/json"
 	"reflect"
 	"slices"
 	"strings"
@@ -35,7 +34,7 @@ type invariants struct {
 	// issuers are those of all keys ever in the keyring.
 	issuers map[string]string
 	// bySequence is the key set of each sequence.
-	bySequence  map[int64]string
+	bySequence  map[int64][]lifecycle.Key
 	sequence    map[string]int64 // of status, by UID
 	activations int
 }
@@ -43,7 +42,7 @@ type invariants struct {
 func (v *invariants) init() {
 	v.shownSince, v.inJWKS, v.first = map[string]time.Time{}, map[string]bool{}, map[string]bool{}
 	v.ends, v.dropped, v.issuers = map[string]end{}, map[string]time.Time{}, map[string]string{}
-	v.bySequence, v.sequence = map[int64]string{}, map[string]int64{}
+	v.bySequence, v.sequence = map[int64][]lifecycle.Key{}, map[string]int64{}
 }
 
 func (v *invariants) specs(spec v1alpha1.SigningKeySpec) {
@@ -94,36 +93,37 @@ func (w *world) observe(write write) {
 	w.observeShown()
 }
 
-// ringOf reads a keyring Secret; an empty one when there is none.
-func ringOf(obj any) lifecycle.Keyring {
+// ringOf reads a stored keyring Secret; an empty one when there is none. The
+// last one is remembered: it is asked for again and again, and what is stored
+// never changes.
+func (w *world) ringOf(obj any) lifecycle.Keyring {
 	secret, ok := obj.(*corev1.Secret)
 	if !ok || secret == nil {
 		return lifecycle.Keyring{}
+	}
+	if secret == w.lastRing.of {
+		return w.lastRing.ring
 	}
 	ring, err := lifecycle.DecodeKeyring(secret.Data[controllers.KeyringEntry])
 	if err != nil {
 		panic(err)
 	}
+	w.lastRing.of, w.lastRing.ring = secret, ring
 	return ring
 }
 
 func (w *world) observeKeyring(write write) {
-	before, after := ringOf(write.before), ringOf(write.after)
+	before, after := w.ringOf(write.before), w.ringOf(write.after)
 	if w.lead != nil && w.lead.leap != 0 && !reflect.DeepEqual(before.Keys, after.Keys) {
 		w.fail("the keyring changed while the controller's clock was wrong by %s", w.lead.leap)
 	}
 	if after.Sequence < before.Sequence {
 		w.fail("sequence fell from %d to %d", before.Sequence, after.Sequence)
 	}
-	raw, err := json.Marshal(after.Keys)
-	if err != nil {
-		panic(err)
-	}
-	set := string(raw)
-	if old, ok := w.inv.bySequence[after.Sequence]; ok && old != set {
+	if old, ok := w.inv.bySequence[after.Sequence]; ok && !reflect.DeepEqual(old, after.Keys) {
 		w.fail("sequence %d stands for two key sets", after.Sequence)
 	}
-	w.inv.bySequence[after.Sequence] = set
+	w.inv.bySequence[after.Sequence] = after.Keys
 
 	now := map[string]bool{}
 	standbys, activated := 0, 0

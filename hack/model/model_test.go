@@ -4,7 +4,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"reflect"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -289,7 +291,7 @@ func (w *world) recovered() {
 		return
 	}
 	w.gatesFrom = minTime(w.gatesFrom, w.t.Add(w.f.verifierLag))
-	ring := ringOf(w.api.objects[keyringKey])
+	ring := w.ringOf(w.api.objects[keyringKey])
 	cm, _ := w.api.objects[jwksKey].(*corev1.ConfigMap)
 	if active := ring.Active(); active != nil && cm != nil && strings.Contains(cm.Data[controllers.JWKSEntry], active.ID) {
 		w.cacherFrom = minTime(w.cacherFrom, w.t.Add(w.f.verifierLag))
@@ -355,8 +357,11 @@ func (w *world) settle() {
 	if got := w.inv.activations - before; w.failure == "" && (got < 2 || got > most) {
 		w.fail("%d rotations in %s of calm, not 2 to %d", got, 4*period, most)
 	}
-	if n := len(ringOf(w.api.objects[keyringKey]).Keys); n > 40 {
+	if n := len(w.ringOf(w.api.objects[keyringKey]).Keys); n > 40 {
 		w.fail("the keyring holds %d keys", n)
+	}
+	if sk := w.api.objects[skKey].(*v1alpha1.SigningKey); !reflect.DeepEqual(sk.Status, throughJSON(sk.Status)) {
+		w.fail("the store keeps a status that a real server would not give back: %+v", sk.Status)
 	}
 }
 
@@ -370,6 +375,9 @@ func TestModel(t *testing.T) {
 		}
 		return
 	}
+	// Most of what a history makes is garbage soon, and little of it is alive
+	// at once: memory is cheaper than collecting it often.
+	defer debug.SetGCPercent(debug.SetGCPercent(800))
 	var next atomic.Uint64
 	var activations, tokens atomic.Int64
 	var failed atomic.Bool
