@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"maps"
@@ -668,7 +669,8 @@ func TestASlowConnectionIsClosedAndIsNoFailure(t *testing.T) {
 	for _, conn := range open {
 		_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
 		_, err := io.Copy(io.Discard, conn)
-		if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+		var failure net.Error
+		if errors.As(err, &failure) && failure.Timeout() {
 			t.Error("a connection stays open")
 		}
 	}
