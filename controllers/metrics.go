@@ -38,7 +38,8 @@ func observeMetrics(sk *v1alpha1.SigningKey, ring lifecycle.Keyring, plan lifecy
 	for i := range ring.Keys {
 		counts[ring.State(&ring.Keys[i], now)]++
 	}
-	for _, state := range []v1alpha1.KeyState{v1alpha1.KeyPublished, v1alpha1.KeyActive, v1alpha1.KeyVerifying, v1alpha1.KeyRetired} {
+	counts[v1alpha1.KeyRevoked] = len(ring.Revoked)
+	for _, state := range []v1alpha1.KeyState{v1alpha1.KeyPublished, v1alpha1.KeyActive, v1alpha1.KeyVerifying, v1alpha1.KeyRetired, v1alpha1.KeyRevoked} {
 		keysByState.WithLabelValues(sk.Namespace, sk.Name, string(state)).Set(float64(counts[state]))
 	}
 	late := 0.0

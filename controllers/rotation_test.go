@@ -36,6 +36,11 @@ type shopWorld struct {
 
 func newShopWorld(t *testing.T) *shopWorld {
 	t.Helper()
+	return newShopWorldOf(t, "EdDSA")
+}
+
+func newShopWorldOf(t *testing.T, alg v1alpha1.Algorithm) *shopWorld {
+	t.Helper()
 	scheme := runtime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
@@ -49,12 +54,14 @@ func newShopWorld(t *testing.T) *shopWorld {
 	sk := &v1alpha1.SigningKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", UID: "u", Generation: 1},
 		Spec: v1alpha1.SigningKeySpec{
-			Algorithm: "EdDSA", MaxTokenTTL: d(time.Hour),
+			Algorithm: alg, MaxTokenTTL: d(time.Hour),
 			Rotation:    v1alpha1.Rotation{Policy: v1alpha1.RotationAutomatic, Interval: &interval},
 			Propagation: v1alpha1.Propagation{VerifierLag: d(30 * time.Minute), SignerLag: d(5 * time.Minute), ClockSkew: d(time.Minute), Leeway: d(time.Minute)},
-			JWKS:        &v1alpha1.JWKS{ConfigMapName: "shop-jwks"},
 			Signer:      &v1alpha1.Signer{Template: &v1alpha1.MetadataTemplate{Labels: map[string]string{"team": "a"}}},
 		},
+	}
+	if alg != "HS256" {
+		sk.Spec.JWKS = &v1alpha1.JWKS{ConfigMapName: "shop-jwks"}
 	}
 	w.c = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(sk).WithObjects(sk).WithInterceptorFuncs(interceptor.Funcs{
 		Create: func(ctx context.Context, c client.WithWatch, obj client.Object, opts ...client.CreateOption) error {
@@ -115,7 +122,13 @@ func (w *shopWorld) status(t *testing.T) v1alpha1.SigningKeyStatus {
 }
 
 func TestARotationStaysReadyAndCostsFewWrites(t *testing.T) {
-	w := newShopWorld(t)
+	for _, alg := range []v1alpha1.Algorithm{"EdDSA", "HS256"} {
+		t.Run(string(alg), func(t *testing.T) { aRotationCostsFewWrites(t, newShopWorldOf(t, alg)) })
+	}
+}
+
+func aRotationCostsFewWrites(t *testing.T, w *shopWorld) {
+	t.Helper()
 	start := w.now
 	w.reconcile(t, start.Add(time.Hour))
 	first := w.status(t).ActiveKeyID

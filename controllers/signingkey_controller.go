@@ -173,8 +173,8 @@ func (l *faultList) hold(w *world, hold lifecycle.Hold) {
 		return
 	case lifecycle.HoldClock:
 		message = "this controller's clock and the API server's differ by more than spec.propagation.clockSkew: set the clocks right"
-	case lifecycle.HoldKeyring:
-		message = fmt.Sprintf("status is at sequence %d but Secret %s is at %d: the keyring was lost or replaced by an older copy; put the newest copy back. The keys in status go on verifying", w.sk.Status.Sequence, w.sk.KeyringSecretName(), w.ring.Sequence)
+	case lifecycle.HoldImport:
+		message = "spec.import." + w.importErr.Error() + "; no key is made until then. Mend it, or create the SigningKey again without import"
 	}
 	*l = append(*l, fault{reason: string(hold), message: message})
 }
@@ -208,10 +208,39 @@ func (r *SigningKeyReconciler) report(w *world, plan lifecycle.Result) {
 		case v1alpha1.TransitionActivate:
 			rotations.WithLabelValues(w.sk.Namespace, w.sk.Name).Inc()
 			r.Events.Eventf(w.sk, nil, "Normal", "KeyActivated", "Activate", "key %s is chosen to sign", t.KeyID)
+		case v1alpha1.TransitionRevoke:
+			r.Events.Eventf(w.sk, nil, "Warning", "KeyRevoked", "Revoke", "%s", revokedMessage(w.sk, t.KeyID, plan.Keyring))
+		case v1alpha1.TransitionRecover:
+			r.Events.Eventf(w.sk, nil, "Warning", "KeyringRecovered", "Recover", "Secret %s was lost or replaced by an older copy: it is rebuilt from status and outputs, at sequence %d", w.sk.KeyringSecretName(), plan.Keyring.Sequence)
 		case v1alpha1.TransitionExtend:
 			r.Events.Eventf(w.sk, nil, "Normal", "TokenTTLRaised", "Extend", "signers may now sign tokens that live for %s", w.sk.Spec.MaxTokenTTL.Duration)
 		}
 	}
+}
+
+// revokedMessage says who refuses a revoked key from when on. Verifiers of
+// others keep what they have fetched for as long as verifierLag.
+func revokedMessage(sk *v1alpha1.SigningKey, keyID string, ring lifecycle.Keyring) string {
+	reason, at := "", time.Time{}
+	for _, listed := range sk.Spec.RevokedKeys {
+		if listed.KeyID == keyID {
+			reason = listed.Reason
+		}
+	}
+	if before := sk.Spec.RevokeCreatedBefore; before != nil && reason == "" {
+		reason = before.Reason
+	}
+	if reason != "" {
+		reason = " (" + reason + ")"
+	}
+	for _, t := range ring.Revoked {
+		if t.ID == keyID {
+			at = t.RevokedAt
+		}
+	}
+	p := sk.Spec.Propagation
+	until := lifecycle.Ceil(at.Add(p.VerifierLag.Duration + p.ClockSkew.Duration))
+	return fmt.Sprintf("key %s is revoked%s: every gate refuses it; verifiers that cache the JWKS may accept its tokens until %s", keyID, reason, until.Format(time.RFC3339))
 }
 
 // reportRetired emits the retirements between the status before and now. A

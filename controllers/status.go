@@ -12,7 +12,7 @@ import (
 )
 
 // keysStatus projects a keyring into status at now: newest first, with at most
-// limit retired keys. Times are rounded up to what status can show.
+// limit retired keys, and after them the revoked ones. Times are rounded up to what status can show.
 func keysStatus(ring lifecycle.Keyring, now time.Time, limit int) []v1alpha1.KeyStatus {
 	var out []v1alpha1.KeyStatus
 	retired := 0
@@ -30,6 +30,7 @@ func keysStatus(ring lifecycle.Keyring, now time.Time, limit int) []v1alpha1.Key
 			Algorithm:     v1alpha1.Algorithm(k.Algorithm),
 			Issuer:        k.Issuer,
 			State:         state,
+			WithoutKeyID:  k.WithoutKeyID,
 			MaxTokenTTL:   v1alpha1.Duration{Duration: k.MaxTokenTTL},
 			CreatedAt:     metav1.NewTime(lifecycle.Ceil(k.CreatedAt)),
 			PublishedAt:   statusTime(k.PublishedAt),
@@ -43,8 +44,19 @@ func keysStatus(ring lifecycle.Keyring, now time.Time, limit int) []v1alpha1.Key
 		}
 		out = append(out, ks)
 	}
+	for i := len(ring.Revoked) - 1; i >= max(0, len(ring.Revoked)-maxRevokedShown); i-- {
+		t := &ring.Revoked[i]
+		out = append(out, v1alpha1.KeyStatus{
+			KeyID: t.ID, Sequence: t.Sequence, State: v1alpha1.KeyRevoked,
+			CreatedAt: metav1.NewTime(lifecycle.Ceil(t.CreatedAt)), RevokedAt: statusTime(t.RevokedAt),
+		})
+	}
 	return out
 }
+
+// maxRevokedShown is how many revoked keys fit into status; the keyring
+// remembers all.
+const maxRevokedShown = 512
 
 func statusTime(t time.Time) *metav1.Time {
 	if t.IsZero() {
@@ -71,6 +83,10 @@ func statusOf(w *world, ring lifecycle.Keyring, plan lifecycle.Result, within sc
 			s.NextKeyID = standby.ID
 		}
 		s.NextTransition = nextStatus(plan.Next)
+		s.RevokedBefore = nil
+		if r := ring.RevokedBefore; !r.Asked.IsZero() {
+			s.RevokedBefore = &v1alpha1.RevokedBefore{Time: metav1.NewTime(r.Asked), CutOff: metav1.NewTime(r.CutOff)}
+		}
 	}
 	for _, c := range conditions(w, ring, plan, within, faults, now) {
 		c.ObservedGeneration = s.ObservedGeneration
@@ -124,8 +140,12 @@ func conditions(w *world, ring lifecycle.Keyring, plan lifecycle.Result, within 
 		ready = no(v1alpha1.ConditionReady, "InvalidSchedule", cut(plan.ScheduleErr.Error()+"; the keys go on as they are", 1024))
 	case active == nil && len(faults) > 0:
 		ready = no(v1alpha1.ConditionReady, faults[0].reason, cut(faults[0].message, 1024))
+	case active == nil && len(ring.Revoked) > 0:
+		ready = no(v1alpha1.ConditionReady, "KeyRevoked", "the active key was revoked; the next one is about to take over")
 	case active == nil:
 		ready = no(v1alpha1.ConditionReady, "FirstKey", "the first key is being shown to verifiers before it signs")
+	case active.Private == nil:
+		ready = no(v1alpha1.ConditionReady, "KeyLost", "the private half of the active key was lost; the next one is about to take over")
 	case signerKeyID(w.signer, ring) != active.ID:
 		ready = no(v1alpha1.ConditionReady, "SignerSecretNotWritten", fmt.Sprintf("Secret %s does not hold the active key", w.sk.SignerSecretName()))
 	default:

@@ -91,6 +91,16 @@ func TestConditions(t *testing.T) {
 			set:   func(_ *world, ring *lifecycle.Keyring, _ *lifecycle.Result) { ring.Keys = ring.Keys[3:] },
 			ready: "False FirstKey: the first key is being shown to verifiers before it signs", rotated: "True UpToDate: ", degraded: "False AsWanted: ",
 		},
+		"the active key was revoked": {
+			set: func(_ *world, ring *lifecycle.Keyring, _ *lifecycle.Result) {
+				ring.Keys, ring.Revoked = ring.Keys[3:], []lifecycle.Tombstone{{ID: "gone"}}
+			},
+			ready: "False KeyRevoked: the active key was revoked; the next one is about to take over", rotated: "True UpToDate: ", degraded: "False AsWanted: ",
+		},
+		"the private half of the active key is lost": {
+			set:   func(_ *world, ring *lifecycle.Keyring, _ *lifecycle.Result) { ring.Keys[2].Private = nil },
+			ready: "False KeyLost: the private half of the active key was lost; the next one is about to take over", rotated: "True UpToDate: ", degraded: "False AsWanted: ",
+		},
 		"the first key cannot be stored": {
 			set:    func(_ *world, ring *lifecycle.Keyring, _ *lifecycle.Result) { ring.Keys = nil },
 			faults: faultList{{reason: "KeyringNotWritten", message: "writing Secret shop-keyring: forbidden"}},
@@ -135,11 +145,11 @@ func TestConditions(t *testing.T) {
 			ready:  "True " + all, rotated: "False ClockSkewed: rotation waits until this is mended; the keys go on as they are",
 			degraded: "True ClockSkewed: this controller's clock and the API server's differ by more than spec.propagation.clockSkew: set the clocks right",
 		},
-		"the keyring is behind status": {
-			set:    func(_ *world, _ *lifecycle.Keyring, plan *lifecycle.Result) { plan.Hold = lifecycle.HoldKeyring },
-			faults: holding(lifecycle.HoldKeyring),
-			ready:  "True " + all, rotated: "False KeyringBehind: rotation waits until this is mended; the keys go on as they are",
-			degraded: "True KeyringBehind: status is at sequence 12 but Secret shop-keyring is at 9: the keyring was lost or replaced by an older copy; put the newest copy back. The keys in status go on verifying",
+		"the key to import is not there": {
+			set:    func(_ *world, _ *lifecycle.Keyring, plan *lifecycle.Result) { plan.Hold = lifecycle.HoldImport },
+			faults: holding(lifecycle.HoldImport),
+			ready:  "True " + all, rotated: "False InvalidImport: rotation waits until this is mended; the keys go on as they are",
+			degraded: "True InvalidImport: spec.import.secretName: Secret legacy does not exist; no key is made until then. Mend it, or create the SigningKey again without import",
 		},
 		"an output belongs to someone else": {
 			faults: faultList{{reason: "OutputNotOurs", message: notOurs("ConfigMap", "shop-jwks").Error()}},
@@ -179,13 +189,7 @@ func TestConditions(t *testing.T) {
 
 func holding(hold lifecycle.Hold) faultList {
 	var l faultList
-	l.hold(&world{
-		sk: &v1alpha1.SigningKey{
-			ObjectMeta: metav1.ObjectMeta{Name: "shop"},
-			Status:     v1alpha1.SigningKeyStatus{Sequence: 12},
-		},
-		ring: lifecycle.Keyring{Sequence: 9},
-	}, hold)
+	l.hold(&world{importErr: errors.New("secretName: Secret legacy does not exist")}, hold)
 	return l
 }
 

@@ -3,6 +3,7 @@ package controllers
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -30,6 +31,10 @@ type world struct {
 	hmac    *corev1.Secret
 	keyring *corev1.Secret
 	ring    lifecycle.Keyring
+	// imported is the key that spec.import names; importErr says why it is of
+	// no use. Both nil: there is none, or it has been taken up.
+	imported  *lifecycle.Key
+	importErr error
 	// faults that loading found; ringFault: the keyring must not be touched.
 	faults    faultList
 	ringFault bool
@@ -48,6 +53,9 @@ func (r *SigningKeyReconciler) load(ctx context.Context, name types.NamespacedNa
 		return w, nil
 	}
 	w.readKeyring()
+	if w.sk.Spec.Import != nil && w.ring.Sequence == 0 && w.sk.Status.Sequence == 0 && !w.ringFault {
+		w.imported, w.importErr = r.loadImport(ctx, w.sk)
+	}
 	return w, nil
 }
 
@@ -142,13 +150,52 @@ func (w *world) observed(clock lifecycle.ClockBounds) lifecycle.Observed {
 			return w.sk.JWKSConfigMapName() == "" || inJWKS[id] == *k.Public
 		},
 		StatusSequence: w.sk.Status.Sequence,
-		StatusTokenTTL: func(id string) time.Duration { return inStatus[id].MaxTokenTTL.Duration },
+		StatusKeys:     w.sk.Status.Keys,
+		Private:        w.privateInOutputs,
+		Imported:       w.imported,
 		Clock:          clock,
+	}
+	if r := w.sk.Status.RevokedBefore; r != nil {
+		seen.StatusRevokedBefore = lifecycle.RevokedBefore{Asked: r.Time.UTC(), CutOff: r.CutOff.UTC()}
 	}
 	if w.signer != nil {
 		seen.SignerKeyID = signerKeyID(w.signer, w.ring)
 	}
 	return seen
+}
+
+// privateInOutputs gives the private JWK of a key of status where an output
+// has it: the active one in the signer Secret, if it is the same key, and
+// those of HS* in keywright-hmac.
+func (w *world) privateInOutputs(k *v1alpha1.KeyStatus) json.RawMessage {
+	alg := keyset.Algorithm(k.Algorithm)
+	if alg.Symmetric() {
+		secret, ok := w.hmacEntry().Secrets[k.KeyID]
+		if !ok || alg.CheckVerificationKey(secret) != nil {
+			return nil
+		}
+		return encoded(secret, k)
+	}
+	if k.State != v1alpha1.KeyActive || k.PublicKey == nil || w.signer == nil || !ours(w.signer, w.sk.Name) {
+		return nil
+	}
+	priv, pub, err := keyset.DecodePrivate(w.signer.Data[SigningJWKEntry])
+	if err != nil {
+		return nil
+	}
+	if members, err := keyset.MembersOf(pub); err != nil || members != keyset.Members(*k.PublicKey) {
+		return nil
+	}
+	return encoded(priv, k)
+}
+
+// encoded is the private JWK of a key of status; nil when it cannot be one.
+func encoded(priv any, k *v1alpha1.KeyStatus) json.RawMessage {
+	raw, err := keyset.EncodePrivate(priv, k.KeyID, keyset.Algorithm(k.Algorithm))
+	if err != nil {
+		return nil
+	}
+	return raw
 }
 
 func (w *world) hmacEntry() keyset.HMACEntry {
@@ -348,7 +395,34 @@ func (r *SigningKeyReconciler) writeHMAC(ctx context.Context, w *world, ring lif
 			return false, err
 		}
 	}
+	if entry != nil && onlyRetiredAreLeft(w.hmacEntry(), entry, ring, now) {
+		return false, nil
+	}
 	return r.putHMACEntry(ctx, w.hmac, w.sk.Namespace, w.sk.Name, entry)
+}
+
+// onlyRetiredAreLeft says that an entry has all that is wanted, and beyond it
+// nothing but secrets of retired keys, which no gate uses any more. They go
+// with the next change, so that a retirement costs one write less.
+func onlyRetiredAreLeft(there keyset.HMACEntry, wanted []byte, ring lifecycle.Keyring, now time.Time) bool {
+	want, err := keyset.DecodeHMACEntry(wanted, there.Namespace, there.Name)
+	if err != nil {
+		return false
+	}
+	for id, secret := range want.Secrets {
+		if !bytes.Equal(there.Secrets[id], secret) {
+			return false
+		}
+	}
+	for id := range there.Secrets {
+		if _, ok := want.Secrets[id]; ok {
+			continue
+		}
+		if k := ring.Find(id); k == nil || ring.State(k, now) != v1alpha1.KeyRetired {
+			return false
+		}
+	}
+	return true
 }
 
 // sweepHMAC removes the entry of a SigningKey that a live read did not find.

@@ -56,6 +56,7 @@ type Algorithm string
 // +kubebuilder:validation:XValidation:rule="!has(self.jwks) || !has(self.jwks.maxAge) || ![self.jwks.maxAge, self.propagation.verifierLag].all(d, d.matches('^([0-9]+[hms])+$')) || duration(self.jwks.maxAge) <= duration(self.propagation.verifierLag)",message="jwks.maxAge must be at most propagation.verifierLag: a verifier may hold a document that long"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.jwks) || !has(oldSelf.jwks.configMapName) || (has(self.jwks) && has(self.jwks.configMapName) && self.jwks.configMapName == oldSelf.jwks.configMapName)",message="jwks.configMapName cannot be changed or removed once set: readers of the old one would be left behind; create a new SigningKey instead"
 // +kubebuilder:validation:XValidation:rule="(has(self.signer) && has(self.signer.secretName)) == (has(oldSelf.signer) && has(oldSelf.signer.secretName)) && (!has(self.signer) || !has(self.signer.secretName) || self.signer.secretName == oldSelf.signer.secretName)",message="signer.secretName cannot be changed: signers that read the old Secret would be left behind; create a new SigningKey instead"
+// +kubebuilder:validation:XValidation:rule="!has(self.import) || (has(oldSelf.import) && self.import == oldSelf.import)",message="import is for a new SigningKey: it can be removed but neither added nor changed later; create a new SigningKey instead"
 type SigningKeySpec struct {
 	// algorithm of the keys. An edit applies to the next key.
 	// +kubebuilder:default=ES256
@@ -107,6 +108,26 @@ type SigningKeySpec struct {
 	// +optional
 	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces,omitzero"`
 
+	// import starts from a key that an application signs with already, so that
+	// the tokens in circulation go on passing. It counts for the first key
+	// only, and may be removed once that key is in status.
+	// +optional
+	Import *Import `json:"import,omitempty"`
+
+	// revokedKeys are refused from now on, for ever: removing an entry brings
+	// no key back. Where the active key is among them, the key that stands by
+	// takes over at once.
+	// +kubebuilder:validation:MaxItems=128
+	// +listType=map
+	// +listMapKey=keyID
+	// +optional
+	RevokedKeys []RevokedKey `json:"revokedKeys,omitempty"`
+
+	// revokeCreatedBefore revokes every key that was made before a time, for
+	// ever.
+	// +optional
+	RevokeCreatedBefore *RevokeCreatedBefore `json:"revokeCreatedBefore,omitempty"`
+
 	// deletionPolicy says what becomes of keyring and outputs when the
 	// SigningKey is deleted: Retain keeps them, and a SigningKey of the same
 	// name goes on with the same keys; Delete removes them.
@@ -121,6 +142,53 @@ type SigningKeySpec struct {
 	// +kubebuilder:default=10
 	// +optional
 	HistoryLimit *int32 `json:"historyLimit,omitempty"`
+}
+
+// Import names a Secret with a private key in use.
+type Import struct {
+	// secretName is a Secret in the SigningKey's namespace. Of its entries one
+	// is read: signing.jwk, jwk.json, tls.key, key.pem, private.pem or, for
+	// HS*, secret; or the only entry that there is. It holds a private key as
+	// a JWK (RFC 7517), or in PEM as PKCS#8, PKCS#1 (RSA) or SEC 1 (EC); for
+	// HS* a JWK or the secret's bytes as they are.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	SecretName string `json:"secretName"`
+
+	// keyID is the kid of the tokens in circulation; when not set, the JWK's
+	// own kid, else the RFC 7638 thumbprint (with HS* a random text).
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[!-~]*$')",message="keyID: use printable ASCII without spaces, exactly as the tokens' kid has it"
+	// +optional
+	KeyID string `json:"keyID,omitempty"`
+
+	// withoutKeyID lets tokens that carry no kid be checked with this key, and
+	// with this key alone.
+	// +optional
+	WithoutKeyID bool `json:"withoutKeyID,omitempty"`
+}
+
+// RevokedKey is a key that is refused for ever.
+type RevokedKey struct {
+	// keyID is the kid of the key.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	KeyID string `json:"keyID"`
+	// reason is for people, and shown in events.
+	// +kubebuilder:validation:MaxLength=256
+	// +optional
+	Reason string `json:"reason,omitempty"`
+}
+
+// RevokeCreatedBefore revokes keys by when they were made.
+type RevokeCreatedBefore struct {
+	// time before which the keys were made. A time that is still to come
+	// counts as the moment at which the controller first saw it.
+	Time metav1.Time `json:"time"`
+	// reason is for people, and shown in events.
+	// +kubebuilder:validation:MaxLength=256
+	// +optional
+	Reason string `json:"reason,omitempty"`
 }
 
 // DeletionPolicy says what becomes of keyring and outputs of a deleted
@@ -310,10 +378,15 @@ type SigningKeyStatus struct {
 	// +optional
 	NextTransition *NextTransition `json:"nextTransition,omitempty"`
 
-	// keys, newest first.
+	// revokedBefore is what came of spec.revokeCreatedBefore: keys made before
+	// its cutOff are revoked.
+	// +optional
+	RevokedBefore *RevokedBefore `json:"revokedBefore,omitempty"`
+
+	// keys, newest first, and after them those that were revoked.
 	// +listType=map
 	// +listMapKey=keyID
-	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:MaxItems=1024
 	// +optional
 	Keys []KeyStatus `json:"keys,omitempty"`
 
@@ -325,15 +398,25 @@ type SigningKeyStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
+// RevokedBefore is what came of a spec.revokeCreatedBefore.
+type RevokedBefore struct {
+	// time is the one that the spec asked for last.
+	Time metav1.Time `json:"time"`
+	// cutOff is the time that counts: never later than when it was first seen.
+	CutOff metav1.Time `json:"cutOff"`
+}
+
 // TransitionType names a step in a key's life.
 type TransitionType string
 
-// The steps in a key's life that a clock brings about.
+// The steps in a key's life.
 const (
 	TransitionPublish  TransitionType = "Publish"
 	TransitionActivate TransitionType = "Activate"
 	TransitionExtend   TransitionType = "ExtendTokenTTL"
 	TransitionRetire   TransitionType = "Retire"
+	TransitionRevoke   TransitionType = "Revoke"
+	TransitionRecover  TransitionType = "Recover"
 )
 
 // NextTransition is what happens next, and when.
@@ -363,6 +446,8 @@ const (
 	KeyVerifying KeyState = "Verifying"
 	// KeyRetired keys verify nothing any more.
 	KeyRetired KeyState = "Retired"
+	// KeyRevoked keys were taken out before their end, for ever.
+	KeyRevoked KeyState = "Revoked"
 )
 
 // KeyStatus is one key. Times are rounded up to whole seconds.
@@ -370,21 +455,29 @@ type KeyStatus struct {
 	// keyID is the kid: the RFC 7638 thumbprint, or a random text with HS*.
 	KeyID string `json:"keyID"`
 	// sequence at which the key came into the key set.
-	Sequence int64 `json:"sequence"`
+	// +optional
+	Sequence int64 `json:"sequence,omitempty"`
 	// algorithm of the key.
-	Algorithm Algorithm `json:"algorithm"`
+	// +optional
+	Algorithm Algorithm `json:"algorithm,omitempty"`
 	// issuer is the iss of tokens signed with this key.
 	// +optional
 	Issuer string `json:"issuer,omitempty"`
-	// state of the key: Published, Active, Verifying or Retired.
+	// state of the key: Published, Active, Verifying, Retired or Revoked. Of a
+	// revoked key only its ID and times stay.
 	State KeyState `json:"state"`
 	// publicKey holds the members of the public JWK; absent with HS*.
 	// +optional
 	PublicKey *PublicJWK `json:"publicKey,omitempty"`
+	// withoutKeyID says that tokens without a kid are checked with this key.
+	// +optional
+	WithoutKeyID bool `json:"withoutKeyID,omitempty"`
 	// maxTokenTTL is the longest exp - iat that the gate accepts from it.
-	MaxTokenTTL Duration `json:"maxTokenTTL"`
-	// createdAt is when the key was made.
-	CreatedAt metav1.Time `json:"createdAt"`
+	// +optional
+	MaxTokenTTL Duration `json:"maxTokenTTL,omitzero"`
+	// createdAt is when the key was made, or imported.
+	// +optional
+	CreatedAt metav1.Time `json:"createdAt,omitzero"`
 	// publishedAt is when its publication was confirmed.
 	// +optional
 	PublishedAt *metav1.Time `json:"publishedAt,omitempty"`
@@ -397,6 +490,9 @@ type KeyStatus struct {
 	// verifyUntil is when its tokens cease to pass.
 	// +optional
 	VerifyUntil *metav1.Time `json:"verifyUntil,omitempty"`
+	// revokedAt is when it was revoked.
+	// +optional
+	RevokedAt *metav1.Time `json:"revokedAt,omitempty"`
 }
 
 // PublicJWK holds the public members of a JWK (RFC 7517, 7518 section 6, 8037

@@ -24,7 +24,7 @@ var (
 // outputs are derived.
 type Keyring struct {
 	Version int `json:"version"`
-	// Sequence grows with each change of Keys.
+	// Sequence grows with each change of Keys and Revoked.
 	Sequence int64 `json:"sequence"`
 	// Trigger is the last value of rotation.trigger that was answered.
 	Trigger string `json:"trigger,omitempty"`
@@ -32,6 +32,9 @@ type Keyring struct {
 	TokenTTL TokenTTL `json:"tokenTTL"`
 	// Keys, oldest first.
 	Keys []Key `json:"keys"`
+	// Revoked keys, in the order in which they were revoked.
+	Revoked       []Tombstone   `json:"revoked,omitempty"`
+	RevokedBefore RevokedBefore `json:"revokedBefore,omitzero"`
 }
 
 // TokenTTL is the longest life of a token that signers are told. It is raised
@@ -55,6 +58,10 @@ type Key struct {
 	// RSABits is the size of an RSA key, else 0.
 	RSABits int32  `json:"rsaBits,omitempty"`
 	Issuer  string `json:"issuer,omitempty"`
+	// Imported says that it came from an application, and WithoutKeyID that
+	// tokens without a kid are checked with it.
+	Imported     bool `json:"imported,omitempty"`
+	WithoutKeyID bool `json:"withoutKeyID,omitempty"`
 	// Public is the public half; nil with HS*.
 	Public *keyset.Members `json:"public,omitempty"`
 	// Private is the private JWK while the key may sign. With HS*, where it
@@ -99,6 +106,11 @@ func DecodeKeyring(raw []byte) (Keyring, error) {
 			return Keyring{}, ErrKeyringUnreadable
 		}
 		seen[k.ID] = true
+	}
+	for _, t := range r.Revoked {
+		if t.ID == "" || seen[t.ID] {
+			return Keyring{}, ErrKeyringUnreadable
+		}
 	}
 	return r, nil
 }

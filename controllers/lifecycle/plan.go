@@ -1,10 +1,13 @@
 package lifecycle
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/keywright/keywright/api/keyset"
 	"github.com/keywright/keywright/api/v1alpha1"
@@ -38,10 +41,17 @@ type Observed struct {
 	Shown func(keyID string) bool
 	// SignerKeyID is the key ID in the signer Secret; empty: none.
 	SignerKeyID string
-	// StatusSequence is the sequence in status; 0: none.
-	StatusSequence int64
-	// StatusTokenTTL is the maxTokenTTL of a key in status; 0: none.
-	StatusTokenTTL func(keyID string) time.Duration
+	// StatusSequence, StatusKeys (newest first) and StatusRevokedBefore are
+	// what status says.
+	StatusSequence      int64
+	StatusKeys          []v1alpha1.KeyStatus
+	StatusRevokedBefore RevokedBefore
+	// Private gives the private JWK of a key in status where an output still
+	// has it, else nil.
+	Private func(*v1alpha1.KeyStatus) json.RawMessage
+	// Imported is the key that spec.import names, with its material; nil when
+	// it cannot be had.
+	Imported *Key
 	// Clock is what is known of this clock against the API server's.
 	Clock ClockBounds
 }
@@ -60,9 +70,8 @@ const (
 	// HoldClock: this clock and the API server's differ by more than
 	// clockSkew, so that no time that is written could be trusted.
 	HoldClock Hold = "ClockSkewed"
-	// HoldKeyring: status is newer than the keyring, which must have been
-	// lost or replaced by an older copy.
-	HoldKeyring Hold = "KeyringBehind"
+	// HoldImport: the key to start from is not there, or of no use.
+	HoldImport Hold = "InvalidImport"
 )
 
 // Transition is a step of a key that the next keyring records. It has
@@ -109,16 +118,18 @@ func Plan(want Wanted, ring Keyring, seen Observed, now time.Time) Result {
 	now = now.UTC().Round(0)
 	p := &planner{want: want, seen: seen, now: now, ring: ring}
 	p.ring.Version = KeyringVersion
-	p.ring.Keys = slices.Clone(ring.Keys)
+	p.ring.Keys, p.ring.Revoked = slices.Clone(ring.Keys), slices.Clone(ring.Revoked)
 
 	skew := want.Spec.Propagation.ClockSkew.Duration
 	switch {
 	case seen.Clock.Min > skew || seen.Clock.Max < -skew:
 		return Result{Keyring: ring, Hold: HoldClock}
-	case ring.Sequence < seen.StatusSequence:
-		return Result{Keyring: ring, Hold: HoldKeyring}
+	case p.imports() && seen.Imported == nil:
+		return Result{Keyring: ring, Hold: HoldImport}
 	}
 
+	p.recover()
+	p.revoke()
 	p.dropUnfitStandby()
 	p.confirm()
 	p.extend()
@@ -127,7 +138,7 @@ func Plan(want Wanted, ring Keyring, seen Observed, now time.Time) Result {
 	p.tokenTTL()
 	p.destroySecrets()
 
-	changed := !reflect.DeepEqual(ring.Keys, p.ring.Keys)
+	changed := !reflect.DeepEqual(ring.Keys, p.ring.Keys) || !slices.Equal(ring.Revoked, p.ring.Revoked) || ring.Sequence != p.ring.Sequence
 	if changed {
 		p.ring.Sequence++
 		p.forget()
@@ -139,8 +150,9 @@ func Plan(want Wanted, ring Keyring, seen Observed, now time.Time) Result {
 	}
 	next, activation := p.next()
 	return Result{
-		Keyring:     p.ring,
-		Changed:     changed || p.ring.Trigger != ring.Trigger || p.ring.TokenTTL != ring.TokenTTL || ring.Version != KeyringVersion,
+		Keyring: p.ring,
+		Changed: changed || p.ring.Trigger != ring.Trigger || p.ring.TokenTTL != ring.TokenTTL ||
+			p.ring.RevokedBefore != ring.RevokedBefore || ring.Version != KeyringVersion,
 		Next:        next,
 		Activation:  activation,
 		Transitions: p.transitions,
@@ -166,7 +178,7 @@ func (p *planner) propagation() (v, s, e, leeway time.Duration) {
 // has ever had it, so nothing of it is in circulation.
 func (p *planner) dropUnfitStandby() {
 	k := p.ring.Standby()
-	if k == nil {
+	if k == nil || k.Imported { // what an application signs with is what it is
 		return
 	}
 	fresh := p.planned()
@@ -254,7 +266,10 @@ func (p *planner) extend() {
 // verifier knows it.
 func (p *planner) activate() {
 	k := p.ring.Standby()
-	if k == nil || k.ID == "" || k.PublishedAt.IsZero() || p.ring.switching() != nil || p.crowded() {
+	if k == nil || k.ID == "" || k.PublishedAt.IsZero() {
+		return
+	}
+	if !p.urgent() && (p.ring.switching() != nil || p.crowded()) {
 		return
 	}
 	at, ok := p.due()
@@ -266,6 +281,14 @@ func (p *planner) activate() {
 	p.note(v1alpha1.TransitionActivate, k.ID)
 }
 
+// urgent says that signers have no key, or none that can be handed to them
+// again: the first one is still to come, the active one was revoked, or its
+// private half was lost.
+func (p *planner) urgent() bool {
+	active := p.ring.Active()
+	return active == nil || active.Private == nil
+}
+
 // crowded says that so many keys verify that no more may come: a schedule or
 // triggers that outrun the keys' ends must not grow the key set without bound.
 func (p *planner) crowded() bool { return len(p.ring.Verifying(p.now)) > maxVerifying }
@@ -274,7 +297,7 @@ func (p *planner) crowded() bool { return len(p.ring.Verifying(p.now)) > maxVeri
 func (p *planner) known(k *Key) time.Time {
 	v, _, e, _ := p.propagation()
 	wait := v + e
-	if p.ring.Active() == nil {
+	if p.urgent() {
 		wait = min(wait, firstKeyWait)
 	}
 	return Ceil(k.PublishedAt.Add(wait))
@@ -283,11 +306,11 @@ func (p *planner) known(k *Key) time.Time {
 // due is when the standby should take over; ok is false when nothing says so.
 func (p *planner) due() (at time.Time, ok bool) {
 	active := p.ring.Active()
-	if active == nil {
+	if p.urgent() {
 		_, _, p.scheduleErr = due(p.want.Spec.Rotation, p.want.UID, p.now)
 		// A time that stays the same from pass to pass: status shows it.
 		at = p.now
-		if k := p.ring.Standby(); k != nil {
+		if k := p.ring.Standby(); k != nil && k.CreatedAt.Before(at) {
 			at = k.CreatedAt
 		}
 		return at.Truncate(time.Second), true
@@ -304,9 +327,22 @@ func (p *planner) due() (at time.Time, ok bool) {
 
 // ensureStandby plans the key that takes over next.
 func (p *planner) ensureStandby() {
-	if p.ring.Standby() == nil {
+	switch {
+	case p.ring.Standby() != nil:
+	case p.imports() && !p.ring.IsRevoked(p.seen.Imported.ID):
+		k := p.planned()
+		in := p.seen.Imported
+		k.ID, k.Public, k.Private, k.RSABits = in.ID, in.Public, in.Private, in.RSABits
+		k.Imported, k.WithoutKeyID = true, in.WithoutKeyID
+		p.ring.Keys = append(p.ring.Keys, k)
+	default:
 		p.ring.Keys = append(p.ring.Keys, p.planned())
 	}
+}
+
+// imports says whether the first key is still to be imported.
+func (p *planner) imports() bool {
+	return p.want.Spec.Import != nil && p.ring.Sequence == 0 && p.seen.StatusSequence == 0
 }
 
 func (p *planner) planned() Key {
@@ -316,6 +352,9 @@ func (p *planner) planned() Key {
 		Issuer:      spec.Issuer,
 		MaxTokenTTL: spec.MaxTokenTTL.Duration,
 		CreatedAt:   p.now,
+	}
+	if cutOff := p.ring.RevokedBefore.CutOff; cutOff.After(p.now) {
+		k.CreatedAt = cutOff // another controller's clock is ahead of this one
 	}
 	if k.Algorithm.Family() == keyset.FamilyRSA {
 		k.RSABits = spec.RSAKeySize
@@ -361,7 +400,9 @@ func (p *planner) tokenTTL() {
 }
 
 func (p *planner) shownTTL(k *Key, limit time.Duration) bool {
-	return k == nil || (k.ID != "" && p.seen.StatusTokenTTL(k.ID) >= limit)
+	return k == nil || slices.ContainsFunc(p.seen.StatusKeys, func(s v1alpha1.KeyStatus) bool {
+		return s.KeyID == k.ID && s.MaxTokenTTL.Duration >= limit
+	})
 }
 
 // raiseAt is when signers are told the raised limit; zero: not known yet.
@@ -438,21 +479,21 @@ func (p *planner) activation(k *Key, at time.Time) Next {
 		n.DueSince = at
 	}
 	switch {
-	case p.ring.switching() != nil:
+	case p.ring.switching() != nil && !p.urgent():
 		n.At = time.Time{}
 		n.WaitingFor = "the signer Secret to hold the active key"
 	case k.PublishedAt.IsZero():
 		n.At = time.Time{}
 		n.WaitingFor = "the new key to be published"
-	case p.crowded():
+	case p.crowded() && !p.urgent():
 		n.At = time.Time{}
 		n.WaitingFor = fmt.Sprintf("older keys to retire: %d verify", maxVerifying)
 	case p.known(k).After(at):
 		n.At = p.known(k)
 		v, _, e, _ := p.propagation()
 		n.WaitingFor = fmt.Sprintf("every verifier to know the new key (verifierLag + clockSkew = %s after it was published)", v+e)
-		if p.ring.Active() == nil {
-			n.WaitingFor = fmt.Sprintf("the first key to be shown for a moment (at most %s) before it signs", firstKeyWait)
+		if p.urgent() {
+			n.WaitingFor = fmt.Sprintf("the key to be shown for a moment (at most %s) before it signs", firstKeyWait)
 		}
 	}
 	return n
@@ -469,4 +510,12 @@ func Ceil(t time.Time) time.Time {
 		return down.Add(time.Second)
 	}
 	return t
+}
+
+// instant is a time of status.
+func instant(t *metav1.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
 }
