@@ -101,7 +101,7 @@ func (f *feed) deleteSigningKey(ref authz.Ref) {
 // load puts a SigningKey's keys in force and says what is newly wrong.
 func (f *feed) load(sk *v1alpha1.SigningKey, hmacEntry []byte) {
 	previous, had := f.store.Keys(authz.Ref{Namespace: sk.Namespace, Name: sk.Name})
-	keys := LoadKeys(previous, sk, hmacEntry)
+	keys := LoadKeys(previous, sk, hmacEntry, f.clock())
 	f.store.SetKeys(keys)
 	if !had || !slices.Equal(previous.Set.Keys(), keys.Set.Keys()) {
 		f.changed.Store(f.clock().UnixNano())

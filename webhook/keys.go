@@ -3,6 +3,7 @@ package webhook
 import (
 	"crypto"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -13,8 +14,12 @@ import (
 	"github.com/keywright/keywright/webhook/authz"
 )
 
-// maxRemembered is how many retired key IDs of a SigningKey are remembered.
-const maxRemembered = 512
+// How many IDs of a SigningKey's retired and revoked keys are remembered. What
+// spec and status name is within the second in any case: 128 and 1024.
+const (
+	maxRetired = 512
+	maxRevoked = 2048
+)
 
 // defaultMaxAge of a served JWKS.
 const defaultMaxAge = 5 * time.Minute
@@ -22,17 +27,21 @@ const defaultMaxAge = 5 * time.Minute
 // LoadKeys takes the verification keys of a SigningKey from its status, and
 // the secrets of HS* keys from the SigningKey's entry of the Secret
 // keyset.HMACSecretName; nil when there is none. previous is what LoadKeys
-// gave before for the SigningKey of that name, or nil.
+// gave before for the SigningKey of that name, or nil. now is when sk was
+// seen.
 //
 // A key that has not changed is the same object as in previous. A key that
 // cannot be used is left out, and Problems says so; the others go on.
 //
+// What spec revokes is out at once, whatever status says: the gate does not
+// wait for the controller. See loader.revoke.
+//
 // Where sk has the same UID as previous, a status that is not newer takes
 // nothing away: what it does not mention stays, and where its sequence is
-// lower what previous says of a key counts. Only Retired, in either of the
-// two, takes a key out. A key whose material is another than before is
-// refused, and the known one stays.
-func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte) *authz.Keys {
+// lower what previous says of a key counts. Only Retired and Revoked, in
+// either of the two, take a key out, for ever. A key whose material is another
+// than before is refused, and the known one stays.
+func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte, now time.Time) *authz.Keys {
 	out := &authz.Keys{
 		Ref:       authz.Ref{Namespace: sk.Namespace, Name: sk.Name},
 		UID:       string(sk.UID),
@@ -47,16 +56,19 @@ func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte) *
 	if next := sk.Status.NextTransition; next != nil {
 		out.NextTransition = next.Time.Time
 	}
-	l := loader{out: out, leeway: sk.Spec.Propagation.Leeway.Duration}
+	out.Details = make(map[string]authz.Detail, len(sk.Status.Keys))
+	l := loader{out: out, now: now, leeway: sk.Spec.Propagation.Leeway.Duration}
+	l.revoked, l.remembered = map[string]bool{}, map[string]bool{}
 	l.allow(sk.Spec.AllowedNamespaces)
 	if previous != nil {
 		l.reuse = previous.Set
 		if previous.UID == out.UID {
-			l.known = previous.Set
+			l.known, l.details = previous.Set, previous.Details
 			l.older = out.Sequence < previous.Sequence
 			l.notNewer = out.Sequence <= previous.Sequence
 			out.Sequence = max(out.Sequence, previous.Sequence)
-			out.Retired = previous.Retired
+			out.Retired, out.Revoked = previous.Retired, previous.Revoked
+			out.RevokedBefore, out.Asked = previous.RevokedBefore, previous.Asked
 			l.hold(sk.Status.Sequence, previous.Sequence)
 		}
 	}
@@ -69,30 +81,33 @@ func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte) *
 	}
 	l.readSecrets(hmacEntry)
 	l.retire(sk.Status.Keys)
+	l.revoke(sk)
 
 	var keys []*keyset.Key
 	mentioned := make(map[string]bool, len(sk.Status.Keys))
 	for i := range sk.Status.Keys {
 		status := &sk.Status.Keys[i]
-		if status.State == v1alpha1.KeyRetired || mentioned[status.KeyID] {
+		if status.State == v1alpha1.KeyRetired || status.State == v1alpha1.KeyRevoked || mentioned[status.KeyID] {
 			continue
 		}
 		mentioned[status.KeyID] = true
 		if k := l.key(status); k != nil {
 			keys = append(keys, k)
+			out.Details[k.ID] = authz.Detail{CreatedAt: status.CreatedAt.Time}
 		}
 	}
 	if l.notNewer {
 		for _, k := range l.known.Keys() {
-			if !mentioned[k.ID] && !l.isRetired(k.ID) {
+			if !mentioned[k.ID] && !l.isRetired(k.ID) && !l.isRevoked(k.ID) {
 				keys = append(keys, k)
+				out.Details[k.ID] = l.details[k.ID]
 			}
 		}
 	}
 	set, err := keyset.NewSet(keys...)
 	if err != nil { // each key was checked before
 		l.problem("key set: %v", err)
-		set = l.known
+		set = &keyset.Set{}
 	}
 	out.Set = set
 	return out
@@ -101,10 +116,16 @@ func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte) *
 // loader is one run of LoadKeys.
 type loader struct {
 	out     *authz.Keys
+	now     time.Time
 	leeway  time.Duration
 	secrets map[string][]byte
-	// reuse are keys that may be the same; known are those of the same UID.
+	// revoked are the IDs of all revoked keys; remembered are those among
+	// them that neither spec nor status names any more.
+	revoked, remembered map[string]bool
+	// reuse are keys that may be the same; known are those of the same UID,
+	// and details what is known of these.
 	reuse, known *keyset.Set
+	details      map[string]authz.Detail
 	// older and notNewer compare the sequence with the largest seen.
 	older, notNewer bool
 }
@@ -156,13 +177,110 @@ func (l *loader) retire(keys []v1alpha1.KeyStatus) {
 			retired = append(slices.Clip(retired), keys[i].KeyID)
 		}
 	}
-	l.out.Retired = retired[max(0, len(retired)-maxRemembered):]
+	l.out.Retired = retired[max(0, len(retired)-maxRetired):]
 }
 
 func (l *loader) isRetired(id string) bool { return slices.Contains(l.out.Retired, id) }
 
+// revoke takes up what spec and status say is revoked, and remembers it: an
+// entry that leaves spec brings no key back.
+func (l *loader) revoke(sk *v1alpha1.SigningKey) {
+	var named []string
+	name := func(id string) {
+		if !l.revoked[id] {
+			l.revoked[id] = true
+			named = append(named, id)
+		}
+	}
+	for i := range sk.Spec.RevokedKeys {
+		name(sk.Spec.RevokedKeys[i].KeyID)
+	}
+	created := make(map[string]time.Time, len(sk.Status.Keys))
+	for id, d := range l.details {
+		created[id] = d.CreatedAt
+	}
+	for i := range sk.Status.Keys {
+		switch k := &sk.Status.Keys[i]; k.State {
+		case v1alpha1.KeyRevoked:
+			name(k.KeyID)
+		case v1alpha1.KeyRetired: // is out as it is
+		default:
+			created[k.KeyID] = k.CreatedAt.Time
+		}
+	}
+	told := l.cutOff(sk)
+	cut := l.out.Asked.Cut
+	for _, id := range slices.Sorted(maps.Keys(created)) {
+		at := created[id]
+		switch asked := at.Before(l.out.Asked.CutOff); {
+		case at.Before(l.out.RevokedBefore):
+			name(id)
+			l.remembered[id] = !asked && !at.Before(told)
+		case asked:
+			cut = append(slices.Clip(cut), id)
+		}
+	}
+	// Those that nobody names any more come first, to be the first that are
+	// forgotten.
+	remembered := slices.DeleteFunc(slices.Clone(l.out.Revoked), func(id string) bool { return l.revoked[id] })
+	if over := len(remembered) + len(named) - maxRevoked; over > 0 {
+		remembered = remembered[min(over, len(remembered)):]
+	}
+	for _, id := range remembered {
+		l.revoked[id], l.remembered[id] = true, true
+	}
+	l.out.Revoked = append(remembered, named...)
+	l.out.Asked.Cut = nil
+	for _, id := range cut {
+		if !l.revoked[id] {
+			l.revoked[id] = true
+			l.out.Asked.Cut = append(l.out.Asked.Cut, id)
+		}
+	}
+}
+
+// cutOff takes up spec.revokeCreatedBefore. What the controller makes of it
+// counts, and all that it ever told; until it has, the time itself, or this
+// moment where it is still to come: keys that are not made yet are not meant.
+//
+// Keys that the gate took out by its own word are left to the controller's
+// once there is one: two clocks may differ, and a key made just then be good.
+// Where spec asks for something else before, they stay out.
+func (l *loader) cutOff(sk *v1alpha1.SigningKey) (told time.Time) {
+	before, wanted, answer := l.out.Asked, sk.Spec.RevokeCreatedBefore, sk.Status.RevokedBefore
+	if answer != nil {
+		told = answer.CutOff.Time
+	}
+	if told.After(l.out.RevokedBefore) {
+		l.out.RevokedBefore = told
+	}
+	switch {
+	case wanted == nil:
+		l.out.Asked = authz.Asked{}
+	case answer != nil && answer.Time.Equal(&wanted.Time):
+		l.out.Asked = authz.Asked{Time: wanted.Time.Time, CutOff: told}
+	case !before.Time.Equal(wanted.Time.Time):
+		l.out.Asked = authz.Asked{Time: wanted.Time.Time, CutOff: wanted.Time.Time}
+		if l.now.Before(wanted.Time.Time) {
+			l.out.Asked.CutOff = l.now
+		}
+	}
+	if !before.Time.Equal(l.out.Asked.Time) && (answer == nil || !answer.Time.Time.Equal(before.Time)) {
+		l.out.Revoked = slices.Concat(l.out.Revoked, before.Cut)
+	}
+	return told
+}
+
+func (l *loader) isRevoked(id string) bool { return l.revoked[id] }
+
 // key gives the key that a status describes, or nil when it cannot be used.
 func (l *loader) key(status *v1alpha1.KeyStatus) *keyset.Key {
+	if l.isRevoked(status.KeyID) {
+		if l.remembered[status.KeyID] {
+			l.problem("key %s: revoked before, stays so", status.KeyID)
+		}
+		return nil
+	}
 	if l.isRetired(status.KeyID) {
 		l.problem("key %s: retired before, stays so", status.KeyID)
 		return nil

@@ -79,7 +79,7 @@ func TestLoadKeysTakesWhatStatusSays(t *testing.T) {
 	sk := signingKey("u1", 3, status(t, "c", v1alpha1.KeyPublished), status(t, "b", v1alpha1.KeyActive), a, status(t, "r", v1alpha1.KeyRetired))
 	next := metav1.NewTime(start.Add(time.Minute))
 	sk.Status.NextTransition = &v1alpha1.NextTransition{Type: v1alpha1.TransitionActivate, Time: next}
-	got := webhook.LoadKeys(nil, sk, nil)
+	got := webhook.LoadKeys(nil, sk, nil, start)
 	if ids(got) != "a b c" || len(got.Problems) != 0 {
 		t.Fatalf("got %s, problems %q", ids(got), got.Problems)
 	}
@@ -96,7 +96,7 @@ func TestLoadKeysTakesWhatStatusSays(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	sk.Spec.JWKS = &v1alpha1.JWKS{MaxAge: &v1alpha1.Duration{Duration: time.Second}}
-	if got := webhook.LoadKeys(nil, sk, nil); got.MaxAge != time.Second {
+	if got := webhook.LoadKeys(nil, sk, nil, start); got.MaxAge != time.Second {
 		t.Errorf("got max-age %s", got.MaxAge)
 	}
 }
@@ -120,7 +120,7 @@ func TestLoadKeysLeavesOutWhatCannotBeUsed(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := webhook.LoadKeys(nil, signingKey("u", 1, with(status(t, "bad", v1alpha1.KeyActive), tc.change), good), nil)
+			got := webhook.LoadKeys(nil, signingKey("u", 1, with(status(t, "bad", v1alpha1.KeyActive), tc.change), good), nil, start)
 			if ids(got) != "good" || len(got.Problems) != 1 || !strings.Contains(got.Problems[0], "bad") || !strings.Contains(got.Problems[0], tc.problem) {
 				t.Errorf("got %s, problems %q", ids(got), got.Problems)
 			}
@@ -130,9 +130,9 @@ func TestLoadKeysLeavesOutWhatCannotBeUsed(t *testing.T) {
 
 func TestLoadKeysKeepsKeyObjects(t *testing.T) {
 	a, b := status(t, "a", v1alpha1.KeyActive), status(t, "b", v1alpha1.KeyPublished)
-	before := webhook.LoadKeys(nil, signingKey("u", 1, b, a), nil)
+	before := webhook.LoadKeys(nil, signingKey("u", 1, b, a), nil, start)
 	changed := signingKey("u", 2, with(b, func(s *v1alpha1.KeyStatus) { s.State = v1alpha1.KeyActive }), verifyingUntil(a, start))
-	after := webhook.LoadKeys(before, changed, nil)
+	after := webhook.LoadKeys(before, changed, nil, start)
 	for id, want := range map[string]bool{"a": false, "b": true} {
 		was, _ := before.Set.Lookup(id)
 		is, _ := after.Set.Lookup(id)
@@ -141,7 +141,7 @@ func TestLoadKeysKeepsKeyObjects(t *testing.T) {
 		}
 	}
 	// A SigningKey that was deleted and made again goes on with them.
-	again := webhook.LoadKeys(after, signingKey("u2", 1, changed.Status.Keys...), nil)
+	again := webhook.LoadKeys(after, signingKey("u2", 1, changed.Status.Keys...), nil, start)
 	if !cmp.Equal(ids(again), "a b") || again.Sequence != 1 {
 		t.Errorf("got %s, sequence %d", ids(again), again.Sequence)
 	}
@@ -164,42 +164,42 @@ func TestLoadKeysWhenStatusGoesBack(t *testing.T) {
 	retired := func(s v1alpha1.KeyStatus) v1alpha1.KeyStatus {
 		return with(s, func(s *v1alpha1.KeyStatus) { s.State = v1alpha1.KeyRetired })
 	}
-	now := webhook.LoadKeys(nil, signingKey("u", 5, c, verifyingUntil(b, start), retired(a)), nil)
+	now := webhook.LoadKeys(nil, signingKey("u", 5, c, verifyingUntil(b, start), retired(a)), nil, start)
 
 	t.Run("both key sets count, the newer word about a key stays, retired keys stay so", func(t *testing.T) {
-		got := webhook.LoadKeys(now, signingKey("u", 4, d, b, a), nil)
+		got := webhook.LoadKeys(now, signingKey("u", 4, d, b, a), nil, start)
 		if ids(got) != "b c d" || got.Sequence != 5 || len(got.Problems) == 0 {
 			t.Fatalf("got %s, sequence %d, problems %q", ids(got), got.Sequence, got.Problems)
 		}
 		if !mustLookup(t, got, "b").VerifyUntil.Equal(start) {
 			t.Error("b has lost its end")
 		}
-		got = webhook.LoadKeys(got, signingKey("u", 5, d), nil)
+		got = webhook.LoadKeys(got, signingKey("u", 5, d), nil, start)
 		if ids(got) != "b c d" {
 			t.Errorf("at the same sequence: got %s", ids(got))
 		}
-		got = webhook.LoadKeys(got, signingKey("u", 6, d, a), nil)
+		got = webhook.LoadKeys(got, signingKey("u", 6, d, a), nil, start)
 		if ids(got) != "d" || got.Sequence != 6 {
 			t.Errorf("once it rises: got %s, sequence %d", ids(got), got.Sequence)
 		}
 	})
 	t.Run("retired in the older one counts", func(t *testing.T) {
-		if got := webhook.LoadKeys(now, signingKey("u", 4, retired(b)), nil); ids(got) != "c" {
+		if got := webhook.LoadKeys(now, signingKey("u", 4, retired(b)), nil, start); ids(got) != "c" {
 			t.Errorf("got %s", ids(got))
 		}
 	})
 	t.Run("an emptied status takes nothing away", func(t *testing.T) {
-		if got := webhook.LoadKeys(now, signingKey("u", 0), nil); ids(got) != "b c" || got.Sequence != 5 {
+		if got := webhook.LoadKeys(now, signingKey("u", 0), nil, start); ids(got) != "b c" || got.Sequence != 5 {
 			t.Errorf("got %s, sequence %d", ids(got), got.Sequence)
 		}
 	})
 	t.Run("another SigningKey of the name begins anew", func(t *testing.T) {
-		if got := webhook.LoadKeys(now, signingKey("u2", 1, d), nil); ids(got) != "d" || got.Sequence != 1 {
+		if got := webhook.LoadKeys(now, signingKey("u2", 1, d), nil, start); ids(got) != "d" || got.Sequence != 1 {
 			t.Errorf("got %s, sequence %d", ids(got), got.Sequence)
 		}
 	})
 	t.Run("the same sequence may tell more of a key", func(t *testing.T) {
-		got := webhook.LoadKeys(now, signingKey("u", 5, c, verifyingUntil(b, start.Add(time.Hour))), nil)
+		got := webhook.LoadKeys(now, signingKey("u", 5, c, verifyingUntil(b, start.Add(time.Hour))), nil, start)
 		if !mustLookup(t, got, "b").VerifyUntil.Equal(start.Add(time.Hour)) {
 			t.Error("b's end was not taken")
 		}
@@ -208,7 +208,7 @@ func TestLoadKeysWhenStatusGoesBack(t *testing.T) {
 
 func TestLoadKeysRefusesOtherMaterial(t *testing.T) {
 	a := status(t, "a", v1alpha1.KeyActive)
-	before := webhook.LoadKeys(nil, signingKey("u", 1, a), nil)
+	before := webhook.LoadKeys(nil, signingKey("u", 1, a), nil, start)
 	public, _, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -227,14 +227,14 @@ func TestLoadKeysRefusesOtherMaterial(t *testing.T) {
 	}
 	for name, other := range others {
 		t.Run(name, func(t *testing.T) {
-			got := webhook.LoadKeys(before, signingKey("u", 2, other), nil)
+			got := webhook.LoadKeys(before, signingKey("u", 2, other), nil, start)
 			if mustLookup(t, got, "a") != mustLookup(t, before, "a") || len(got.Problems) != 1 {
 				t.Errorf("another key counts, or no problem is told: %q", got.Problems)
 			}
 		})
 	}
 	t.Run("another SigningKey of the name may have another", func(t *testing.T) {
-		got := webhook.LoadKeys(before, signingKey("u2", 1, others["another key"]), nil)
+		got := webhook.LoadKeys(before, signingKey("u2", 1, others["another key"]), nil, start)
 		if mustLookup(t, got, "a") == mustLookup(t, before, "a") || len(got.Problems) != 0 {
 			t.Errorf("the old key stays: %q", got.Problems)
 		}
@@ -252,7 +252,7 @@ func TestLoadKeysOfHMAC(t *testing.T) {
 	}
 	h := with(status(t, "h", v1alpha1.KeyActive), func(s *v1alpha1.KeyStatus) { s.Algorithm, s.PublicKey = "HS256", nil })
 	sk := signingKey("u", 1, h)
-	good := webhook.LoadKeys(webhook.LoadKeys(nil, sk, nil), sk, entry("shop", map[string][]byte{"h": secret}))
+	good := webhook.LoadKeys(webhook.LoadKeys(nil, sk, nil, start), sk, entry("shop", map[string][]byte{"h": secret}), start)
 	if ids(good) != "h" || len(good.Problems) != 0 {
 		t.Fatalf("got %s, problems %q", ids(good), good.Problems)
 	}
@@ -269,7 +269,7 @@ func TestLoadKeysOfHMAC(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := webhook.LoadKeys(tc.previous, sk, tc.entry)
+			got := webhook.LoadKeys(tc.previous, sk, tc.entry, start)
 			if ids(got) != tc.want {
 				t.Errorf("got %s, problems %q", ids(got), got.Problems)
 			}
@@ -298,7 +298,7 @@ func TestLoadKeysTellsTheIssuerOfTheActiveKey(t *testing.T) {
 		"no active key":                      {[]v1alpha1.KeyStatus{old(v1alpha1.KeyVerifying)}, "https://auth.example"},
 		"no key":                             {nil, "https://auth.example"},
 	} {
-		if got := webhook.LoadKeys(nil, signingKey("u", 1, tc.keys...), nil).Issuer; got != tc.want {
+		if got := webhook.LoadKeys(nil, signingKey("u", 1, tc.keys...), nil, start).Issuer; got != tc.want {
 			t.Errorf("%s: got %q, want %q", name, got, tc.want)
 		}
 	}
@@ -307,13 +307,13 @@ func TestLoadKeysTellsTheIssuerOfTheActiveKey(t *testing.T) {
 func TestLoadKeysAllowedNamespaces(t *testing.T) {
 	sk := signingKey("u", 1)
 	sk.Spec.AllowedNamespaces = v1alpha1.AllowedNamespaces{From: v1alpha1.NamespacesAll}
-	if got := webhook.LoadKeys(nil, sk, nil); !got.Allowed.All {
+	if got := webhook.LoadKeys(nil, sk, nil, start); !got.Allowed.All {
 		t.Error("All allows not all")
 	}
 	sk.Spec.AllowedNamespaces = v1alpha1.AllowedNamespaces{From: v1alpha1.NamespacesSelector, Selector: &metav1.LabelSelector{
 		MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Nope"}},
 	}}
-	if got := webhook.LoadKeys(nil, sk, nil); got.Allowed.All || got.Allowed.Selector != nil || len(got.Problems) != 1 {
+	if got := webhook.LoadKeys(nil, sk, nil, start); got.Allowed.All || got.Allowed.Selector != nil || len(got.Problems) != 1 {
 		t.Errorf("got %+v", got)
 	}
 }

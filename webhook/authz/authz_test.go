@@ -427,6 +427,12 @@ func TestCachedTokenEndsWithItsKey(t *testing.T) {
 		reason string
 	}{
 		"the key leaves the set": {func(w *world, _ *signer) { w.keys(shopKeys, nil) }, "unknown_key"},
+		"the key is revoked": {func(w *world, _ *signer) {
+			w.keys(shopKeys, func(k *authz.Keys) { k.Revoked = []string{"k0", "k1"} })
+		}, "key_revoked"},
+		"the key is cut off": {func(w *world, _ *signer) {
+			w.keys(shopKeys, func(k *authz.Keys) { k.Asked.Cut = []string{"k1"} })
+		}, "key_revoked"},
 		"the SigningKey goes":    {func(w *world, _ *signer) { w.store.DeleteKeys(shopKeys) }, "policy_not_ready"},
 		"another key has the ID": {func(w *world, _ *signer) { w.keys(shopKeys, nil, newSigner(w.t, "k1")) }, "bad_signature"},
 		"the key's time is over": {func(w *world, s *signer) {

@@ -3,6 +3,7 @@ package authz
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -227,9 +228,19 @@ func (e *entry) key(kid string) (*keyset.Key, error) {
 		found = k
 	}
 	if found == nil {
-		return nil, token.ErrUnknownKey
+		return nil, e.unknown(kid)
 	}
 	return found, nil
+}
+
+// unknown says why there is no key with the ID.
+func (e *entry) unknown(kid string) error {
+	for i := range e.issuers {
+		if e.issuers[i].of.revoked[kid] {
+			return fmt.Errorf("%w: kid %s", token.ErrKeyRevoked, token.Quote(kid))
+		}
+	}
+	return token.ErrUnknownKey
 }
 
 // holds says whether k is the very object that its ID leads to now.

@@ -21,6 +21,16 @@ type Keys struct {
 	// Retired are IDs of keys that were seen Retired, oldest first: an older
 	// status must not bring them back.
 	Retired []string
+	// Revoked are IDs of keys that were revoked, the longest known first:
+	// nothing brings them back, and tokens of them are told so.
+	Revoked []string
+	// RevokedBefore is the latest cut-off that the controller told: keys made
+	// before it are revoked.
+	RevokedBefore time.Time
+	// Asked is the cut-off that spec asks for.
+	Asked Asked
+	// Details of the keys in Set, by ID.
+	Details map[string]Detail
 	// Allowed says whose policies may refer to these keys.
 	Allowed Allowed
 	// Issuer is the spec's, for the discovery document.
@@ -33,6 +43,37 @@ type Keys struct {
 	NextTransition time.Time
 	// Problems say which keys were left out and why, for a person.
 	Problems []string
+
+	// revoked are the IDs of Revoked and Asked.Cut.
+	revoked map[string]bool
+}
+
+// Asked is a revocation by time as spec asks for it.
+type Asked struct {
+	// Time is spec's; zero: it asks for none.
+	Time time.Time
+	// CutOff is what counts: the controller's word, or the gate's own until
+	// there is one.
+	CutOff time.Time
+	// Cut are IDs of keys that only this cut-off takes out, as long as it is
+	// the gate's own.
+	Cut []string
+}
+
+// Detail is what is known of a key beside what verifies tokens.
+type Detail struct {
+	// CreatedAt is when the key was made, which revocations by time ask for.
+	CreatedAt time.Time
+}
+
+// index prepares what decisions look up.
+func (k *Keys) index() {
+	k.revoked = make(map[string]bool, len(k.Revoked)+len(k.Asked.Cut))
+	for _, ids := range [][]string{k.Revoked, k.Asked.Cut} {
+		for _, id := range ids {
+			k.revoked[id] = true
+		}
+	}
 }
 
 // Allowed says policies of which namespaces, beside the SigningKey's own, may

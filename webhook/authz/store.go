@@ -51,6 +51,7 @@ type entry struct {
 // issuer is one whose tokens count.
 type issuer struct {
 	keys     *keyset.Set
+	of       *Keys
 	expected token.Expected
 }
 
@@ -107,6 +108,9 @@ func (s *Store) SetKeys(k *Keys) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now.Load()
+	own := *k
+	own.index()
+	k = &own
 	s.publish(now.keys.with(map[Ref]**Keys{k.Ref: &k}), s.users[k.Ref], nil)
 }
 
@@ -221,6 +225,7 @@ func (s *Store) resolve(e *entry, keys *table[*Keys]) *entry {
 		}
 		next.issuers = append(next.issuers, issuer{
 			keys:     k.Set,
+			of:       k,
 			expected: token.Expected{Audiences: ref.Audiences, RequiredClaims: ref.RequiredClaims},
 		})
 	}

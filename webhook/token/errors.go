@@ -30,6 +30,8 @@ var (
 	ErrUnknownKey error = &class{"unknown_key", "token's key is not known"}
 	// ErrKeyRetired: the key no longer verifies.
 	ErrKeyRetired error = &class{"key_retired", "token's key is retired"}
+	// ErrKeyRevoked: the key was revoked. For lookups to return.
+	ErrKeyRevoked error = &class{"key_revoked", "token's key is revoked"}
 	// ErrUnusableKey: the key that was looked up must not be used.
 	ErrUnusableKey error = &class{"unusable_key", "token's key cannot be used"}
 	// ErrAlgorithmMismatch: alg is not the key's own.
