@@ -45,10 +45,11 @@ build: ## Build bin/keywright
 	CGO_ENABLED=0 go build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/keywright ./cmd/keywright
 
 .PHONY: generate
-generate: bin/controller-gen bin/helm ## Write deep copies, CRDs, their reference, and what chart and config share
+generate: bin/controller-gen bin/helm ## Write deep copies, CRDs, their reference, the picture of a rotation, and what chart and config share
 	bin/controller-gen object paths=./api/...
 	bin/controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	go run ./hack/refdocs
+	go run ./hack/timeline >docs/rotation.svg
 	$(if $(wildcard hack/sync-chart.sh),hack/sync-chart.sh)
 
 .PHONY: fmt
