@@ -258,6 +258,91 @@ var signingKeyRules = map[string]rule{
 		refused:  `{historyLimit: 101}`,
 		want:     `spec.historyLimit: Invalid value: 101: spec.historyLimit in body should be less than or equal to 100`,
 	},
+	"import names a Secret": {
+		accepted: `{import: {secretName: legacy}}`,
+		refused:  `{import: {keyID: legacy}}`,
+		want:     `* spec.import.secretName: Required value` + unchecked,
+	},
+	"import's secretName is not empty": {
+		accepted: `{import: {secretName: s}}`,
+		refused:  `{import: {secretName: ""}}`,
+		want:     `spec.import.secretName: Invalid value: "": spec.import.secretName in body should be at least 1 chars long`,
+	},
+	"import's secretName is short": {
+		accepted: fmt.Sprintf(`{import: {secretName: %s}}`, strings.Repeat("s", 253)),
+		refused:  fmt.Sprintf(`{import: {secretName: %s}}`, strings.Repeat("s", 254)),
+		want:     `* spec.import.secretName: Too long: may not be more than 253 bytes` + unchecked,
+	},
+	"import's keyID is printable": {
+		accepted: `{import: {secretName: legacy, keyID: "2019-03/key:#1~!"}}`,
+		refused:  `{import: {secretName: legacy, keyID: "2019 03"}}`,
+		want:     `spec.import.keyID: Invalid value: "2019 03": keyID: use printable ASCII without spaces, exactly as the tokens' kid has it`,
+	},
+	"import's keyID is ASCII": {
+		accepted: `{import: {secretName: legacy, keyID: schluessel}}`,
+		refused:  `{import: {secretName: legacy, keyID: schlüssel}}`,
+		want:     `spec.import.keyID: Invalid value: "schlüssel": keyID: use printable ASCII without spaces, exactly as the tokens' kid has it`,
+	},
+	"import's keyID has no line break at its end": {
+		accepted: `{import: {secretName: legacy, keyID: ""}}`,
+		refused:  `{import: {secretName: legacy, keyID: "legacy\n"}}`,
+		want:     `spec.import.keyID: Invalid value: "legacy\n": keyID: use printable ASCII without spaces, exactly as the tokens' kid has it`,
+	},
+	"import's keyID is short": {
+		accepted: fmt.Sprintf(`{import: {secretName: legacy, keyID: %s}}`, strings.Repeat("k", 256)),
+		refused:  fmt.Sprintf(`{import: {secretName: legacy, keyID: %s}}`, strings.Repeat("k", 257)),
+		want:     `* spec.import.keyID: Too long: may not be more than 256 bytes` + unchecked,
+	},
+	"withoutKeyID is true or false": {
+		accepted: `{import: {secretName: legacy, withoutKeyID: true}}`,
+		refused:  `{import: {secretName: legacy, withoutKeyID: "yes"}}`,
+		want:     `* spec.import.withoutKeyID: Invalid value: "string": spec.import.withoutKeyID in body must be of type boolean: "string"` + unchecked,
+	},
+	"a revoked key is listed once": {
+		accepted: `{revokedKeys: [{keyID: a, reason: Compromised}, {keyID: b}]}`,
+		refused:  `{revokedKeys: [{keyID: a, reason: Compromised}, {keyID: a}]}`,
+		want:     `spec.revokedKeys[1]: Duplicate value: {"keyID":"a"}`,
+	},
+	"128 keys are revoked at most": {
+		accepted: fmt.Sprintf(`{revokedKeys: [%s]}`, repeat(128, "{keyID: k%d}")),
+		refused:  fmt.Sprintf(`{revokedKeys: [%s]}`, repeat(129, "{keyID: k%d}")),
+		want:     `* spec.revokedKeys: Too many: 129: must have at most 128 items` + unchecked,
+	},
+	"a revoked key has an ID": {
+		accepted: `{revokedKeys: [{keyID: a}]}`,
+		refused:  `{revokedKeys: [{reason: Compromised}]}`,
+		want:     `* spec.revokedKeys[0].keyID: Required value` + unchecked,
+	},
+	"a revoked key's ID is not empty": {
+		accepted: `{revokedKeys: []}`,
+		refused:  `{revokedKeys: [{keyID: ""}]}`,
+		want:     `spec.revokedKeys[0].keyID: Invalid value: "": spec.revokedKeys[0].keyID in body should be at least 1 chars long`,
+	},
+	"a revoked key's ID is short": {
+		accepted: fmt.Sprintf(`{revokedKeys: [{keyID: %s}]}`, strings.Repeat("k", 256)),
+		refused:  fmt.Sprintf(`{revokedKeys: [{keyID: %s}]}`, strings.Repeat("k", 257)),
+		want:     `* spec.revokedKeys[0].keyID: Too long: may not be more than 256 bytes` + unchecked,
+	},
+	"the reason of a revoked key is short": {
+		accepted: fmt.Sprintf(`{revokedKeys: [{keyID: a, reason: %s}]}`, strings.Repeat("r", 256)),
+		refused:  fmt.Sprintf(`{revokedKeys: [{keyID: a, reason: %s}]}`, strings.Repeat("r", 257)),
+		want:     `* spec.revokedKeys[0].reason: Too long: may not be more than 256 bytes` + unchecked,
+	},
+	"revokeCreatedBefore has a time": {
+		accepted: `{revokeCreatedBefore: {time: "2026-03-01T12:00:00Z", reason: Compromised}}`,
+		refused:  `{revokeCreatedBefore: {reason: Compromised}}`,
+		want:     `* spec.revokeCreatedBefore.time: Required value` + unchecked,
+	},
+	"revokeCreatedBefore has a time with a zone": {
+		accepted: `{revokeCreatedBefore: {time: "2026-03-01T13:00:00+01:00"}}`,
+		refused:  `{revokeCreatedBefore: {time: "2026-03-01 12:00"}}`,
+		want:     `* spec.revokeCreatedBefore.time: Invalid value: "2026-03-01 12:00": spec.revokeCreatedBefore.time in body must be of type date-time: "2026-03-01 12:00"` + unchecked,
+	},
+	"the reason of revokeCreatedBefore is short": {
+		accepted: fmt.Sprintf(`{revokeCreatedBefore: {time: "2026-03-01T12:00:00Z", reason: %s}}`, strings.Repeat("r", 256)),
+		refused:  fmt.Sprintf(`{revokeCreatedBefore: {time: "2026-03-01T12:00:00Z", reason: %s}}`, strings.Repeat("r", 257)),
+		want:     `* spec.revokeCreatedBefore.reason: Too long: may not be more than 256 bytes` + unchecked,
+	},
 	"a field that there is not": {
 		accepted: `{algorithm: ES256}`,
 		refused:  `{algorithmm: ES256}`,
@@ -302,6 +387,31 @@ var signingKeyChanges = map[string]change{
 		refused: `{signer: {secretName: two}}`,
 		want:    `spec: Invalid value: signer.secretName cannot be changed: signers that read the old Secret would be left behind; create a new SigningKey instead`,
 	},
+	"import is not added later": {
+		before:  `{}`,
+		refused: `{import: {secretName: legacy}}`,
+		want:    `spec: Invalid value: import is for a new SigningKey: it can be removed but neither added nor changed later; create a new SigningKey instead`,
+	},
+	"import's Secret stays": {
+		before:  `{import: {secretName: legacy}}`,
+		refused: `{import: {secretName: other}}`,
+		want:    `spec: Invalid value: import is for a new SigningKey: it can be removed but neither added nor changed later; create a new SigningKey instead`,
+	},
+	"import's keyID is not added later": {
+		before:  `{import: {secretName: legacy}}`,
+		refused: `{import: {secretName: legacy, keyID: k}}`,
+		want:    `spec: Invalid value: import is for a new SigningKey: it can be removed but neither added nor changed later; create a new SigningKey instead`,
+	},
+	"import's keyID stays": {
+		before:  `{import: {secretName: legacy, keyID: k}}`,
+		refused: `{import: {secretName: legacy, keyID: l}}`,
+		want:    `spec: Invalid value: import is for a new SigningKey: it can be removed but neither added nor changed later; create a new SigningKey instead`,
+	},
+	"import's withoutKeyID stays": {
+		before:  `{import: {secretName: legacy, keyID: k, withoutKeyID: true}}`,
+		refused: `{import: {secretName: legacy, keyID: k, withoutKeyID: false}}`,
+		want:    `spec: Invalid value: import is for a new SigningKey: it can be removed but neither added nor changed later; create a new SigningKey instead`,
+	},
 }
 
 // signingKeyEdits are allowed.
@@ -312,4 +422,11 @@ var signingKeyEdits = map[string]change{
 	"a template comes and goes":         {before: `{signer: {template: {labels: {a: b}}}}`, accepted: `{}`},
 	"the algorithm changes":             {before: `{algorithm: RS256, rsaKeySize: 2048}`, accepted: `{algorithm: EdDSA}`},
 	"interval becomes schedule":         {before: `{rotation: {interval: 100h}}`, accepted: `{rotation: {schedule: "0 3 * * 1"}}`},
+	"import is removed":                 {before: `{import: {secretName: legacy, keyID: k, withoutKeyID: true}}`, accepted: `{}`},
+	"what is beside import changes":     {before: `{import: {secretName: legacy}}`, accepted: `{import: {secretName: legacy}, maxTokenTTL: 2h}`},
+	"a revoked key is added":            {before: `{revokedKeys: [{keyID: a}]}`, accepted: `{revokedKeys: [{keyID: a, reason: Lost}, {keyID: b}]}`},
+	"a revoked key is removed":          {before: `{revokedKeys: [{keyID: a}, {keyID: b}]}`, accepted: `{revokedKeys: [{keyID: b}]}`},
+	"revokeCreatedBefore is set later":  {before: `{}`, accepted: `{revokeCreatedBefore: {time: "2026-03-01T12:00:00Z"}}`},
+	"revokeCreatedBefore goes back":     {before: `{revokeCreatedBefore: {time: "2026-03-01T12:00:00Z"}}`, accepted: `{revokeCreatedBefore: {time: "2025-03-01T12:00:00Z"}}`},
+	"revokeCreatedBefore is removed":    {before: `{revokeCreatedBefore: {time: "2026-03-01T12:00:00Z"}}`, accepted: `{}`},
 }
