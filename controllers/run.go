@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -31,6 +32,15 @@ type Options struct {
 	LeaderElect bool
 	// MinInterval is the least time between two activations of a SigningKey.
 	MinInterval time.Duration
+	// Gates are addresses (host:port) at which gates are asked which keys they
+	// have loaded, and GatesService a Service in Namespace whose ready
+	// endpoints are asked as well, on their port "keysets". Both empty: gates
+	// are not asked.
+	Gates        []string
+	GatesService string
+	// AllowPrivateURLs lets propagation.evidence.urls lead to addresses that
+	// are not public.
+	AllowPrivateURLs bool
 	// HealthListen is the address of /healthz and /readyz.
 	HealthListen string
 	// MetricsListen is the address of /metrics; "0": none.
@@ -44,6 +54,11 @@ func (o Options) Validate() error {
 		return errors.New("--namespace: is required (or the environment variable POD_NAMESPACE)")
 	case o.MinInterval < time.Second:
 		return fmt.Errorf("--min-interval: must be at least 1s, is %s", o.MinInterval)
+	}
+	for _, address := range o.Gates {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return fmt.Errorf("--gates: must be host:port, is %q", address)
+		}
 	}
 	return nil
 }
@@ -84,6 +99,19 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		Now:             now,
 		Clock:           clock.Bounds,
 		Events:          mgr.GetEventRecorder("keywright-controller"),
+	}
+	documents := &DocumentClient{AllowPrivate: o.AllowPrivateURLs, Now: now}
+	keys.Fetch = documents.Fetch
+	if len(o.Gates) > 0 || o.GatesService != "" {
+		certificate := &GateCertificate{Live: live, Namespace: o.Namespace, Now: now}
+		gates := &GateClient{Addresses: o.Gates, Namespace: o.Namespace, Service: o.GatesService, Certificate: certificate, Now: now}
+		if o.GatesService != "" {
+			gates.Cache = mgr.GetClient()
+		}
+		keys.Gates = gates.Ask
+		if err := mgr.Add(certificate); err != nil {
+			return fmt.Errorf("starting: %w", err)
+		}
 	}
 	policies := &AccessPolicyReconciler{Client: mgr.GetClient(), WatchNamespaces: o.WatchNamespaces, Now: now}
 	err = errors.Join(

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -51,6 +52,10 @@ func cachedOutputs(o Options) map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
 		metadataOf("Secret"):    secrets,
 		metadataOf("ConfigMap"): ours,
+		&discoveryv1.EndpointSlice{}: {
+			Namespaces: map[string]cache.Config{o.Namespace: {}},
+			Label:      labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: o.GatesService}),
+		},
 	}
 }
 

@@ -9,10 +9,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/keywright/keywright/api/keyset"
 	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/controllers/lifecycle"
 )
@@ -33,6 +35,10 @@ type SigningKeyReconciler struct {
 	Now func() time.Time
 	// Clock says how Now stands to the API server's clock.
 	Clock func() lifecycle.ClockBounds
+	// Gates asks every ready gate about a SigningKey; nil: gates are not asked.
+	Gates func(context.Context, types.NamespacedName) []GateAnswer
+	// Fetch gets the public document at a URL; nil: none is fetched.
+	Fetch func(ctx context.Context, url string) (keyset.Document, error)
 	// Events takes what has become durable.
 	Events events.EventRecorder
 	// WatchNamespaces are those whose resources count; all when empty.
@@ -46,9 +52,10 @@ type SigningKeyReconciler struct {
 // Reconcile brings one SigningKey up to date and comes back when its next
 // transition is due.
 func (r *SigningKeyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var gates []GateAnswer
 	for range maxPasses {
 		// 1. What there is, live.
-		w, err := r.load(ctx, req.NamespacedName)
+		w, err := r.load(ctx, req.NamespacedName, gates)
 		if apierrors.IsNotFound(err) {
 			forgetMetrics(req.NamespacedName)
 			r.written.forget(req.NamespacedName)
@@ -61,9 +68,17 @@ func (r *SigningKeyReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 			return ctrl.Result{}, nil
 		}
 
-		// 2. What should be.
+		gates = w.gates
+
+		// 2. What should be; a look at verifiers, where only that is missing.
 		now := r.Now()
-		plan := lifecycle.Plan(r.wanted(w), w.ring, w.observed(r.Clock()), now)
+		seen := w.observed(r.Clock())
+		plan := lifecycle.Plan(r.wanted(w), w.ring, seen, now)
+		if plan.Confirm != "" {
+			r.look(ctx, w, plan.Confirm)
+			seen.Evidence = w.evidence
+			plan = lifecycle.Plan(r.wanted(w), w.ring, seen, now)
+		}
 
 		// 3. The truth, then all that derives from it.
 		ring, stored, err := r.writeKeyring(ctx, w, plan)
@@ -107,7 +122,7 @@ func (r *SigningKeyReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 }
 
 func (r *SigningKeyReconciler) wanted(w *world) lifecycle.Wanted {
-	return lifecycle.Wanted{Spec: w.sk.Spec, UID: string(w.sk.UID), MinInterval: r.MinInterval}
+	return lifecycle.Wanted{Spec: w.sk.Spec, UID: string(w.sk.UID), MinInterval: r.MinInterval, AsksGates: r.asksGates(w.sk)}
 }
 
 // lookAgain is when to look again at what nothing tells the end of: a hold, or
@@ -123,6 +138,11 @@ func wake(plan lifecycle.Result, faulty bool, now time.Time) ctrl.Result {
 	var after time.Duration
 	if plan.Next != nil && !plan.Next.At.IsZero() {
 		after = max(plan.Next.At.Sub(now), time.Millisecond)
+	}
+	if look := plan.LookAt; !look.IsZero() {
+		if in := max(look.Sub(now), time.Millisecond); after == 0 || in < after {
+			after = in
+		}
 	}
 	late := plan.Activation != nil && !plan.Activation.DueSince.IsZero()
 	if (faulty || late || plan.Hold != lifecycle.HoldNone) && (after == 0 || after > lookAgain) {

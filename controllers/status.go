@@ -74,6 +74,9 @@ func statusOf(w *world, ring lifecycle.Keyring, plan lifecycle.Result, within sc
 		s.ObservedGeneration = w.sk.Generation
 		s.Sequence = ring.Sequence
 		s.Keys = keysStatus(ring, now, lifecycle.HistoryLimit(w.sk.Spec))
+		for i := range s.Keys {
+			s.Keys[i].LastSeenAt = statusTime(lastSeen(w.sk.Status.Keys, w.evidence, s.Keys[i].KeyID))
+		}
 		s.ActiveKeyID, s.NextKeyID = "", ""
 		if active := ring.Active(); active != nil {
 			s.ActiveKeyID = active.ID
@@ -88,7 +91,11 @@ func statusOf(w *world, ring lifecycle.Keyring, plan lifecycle.Result, within sc
 			s.RevokedBefore = &v1alpha1.RevokedBefore{Time: metav1.NewTime(r.Asked), CutOff: metav1.NewTime(r.CutOff)}
 		}
 	}
-	for _, c := range conditions(w, ring, plan, within, faults, now) {
+	shown := conditions(w, ring, plan, within, faults, now)
+	if within == scopeAll {
+		shown = append(shown, evidenceConditions(w, ring, plan, now)...)
+	}
+	for _, c := range shown {
 		c.ObservedGeneration = s.ObservedGeneration
 		c.LastTransitionTime = metav1.NewTime(now)
 		meta.SetStatusCondition(&s.Conditions, c)
@@ -167,4 +174,27 @@ func cut(s string, limit int) string {
 		return s
 	}
 	return s[:limit-3] + "..."
+}
+
+// evidenceConditions says what verifiers were seen to know, and what signers
+// were seen to do.
+func evidenceConditions(w *world, ring lifecycle.Keyring, plan lifecycle.Result, now time.Time) []metav1.Condition {
+	propagation := metav1.Condition{Type: v1alpha1.ConditionPropagationConfirmed, Status: metav1.ConditionTrue, Reason: "NobodyLate"}
+	if a := plan.Activation; a != nil && a.At.IsZero() && w.evidence.Confirmed != "" && len(w.evidence.Late) > 0 {
+		propagation.Status, propagation.Reason = metav1.ConditionFalse, "Waiting"
+		propagation.Message = cut("waits for "+a.WaitingFor+"; the active key goes on signing", 1024)
+	}
+	signers := metav1.Condition{Type: v1alpha1.ConditionSignersCurrent, Status: metav1.ConditionTrue, Reason: "Current"}
+	for _, k := range ring.Verifying(now) {
+		if !k.Held {
+			continue
+		}
+		signers.Status, signers.Reason = metav1.ConditionFalse, "OldKeyInUse"
+		if seen := w.evidence.Seen[k.ID]; seen.Late > 0 {
+			signers.Message = cut(signersMessage(k, seen, w.sk.Spec.Propagation), 1024)
+		} else if before := meta.FindStatusCondition(w.sk.Status.Conditions, signers.Type); before != nil {
+			signers.Message = before.Message // those gates have forgotten it, or do not answer
+		}
+	}
+	return []metav1.Condition{propagation, signers}
 }

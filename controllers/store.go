@@ -35,18 +35,27 @@ type world struct {
 	// no use. Both nil: there is none, or it has been taken up.
 	imported  *lifecycle.Key
 	importErr error
+	// gates are what gates said, before the keyring was read, and evidence is
+	// what follows from it and from a look at verifiers.
+	gates    []GateAnswer
+	evidence lifecycle.Evidence
 	// faults that loading found; ringFault: the keyring must not be touched.
 	faults    faultList
 	ringFault bool
 }
 
 // load reads outputs and SigningKey first and the keyring last: what is
-// planned is never based on a keyring that is older than what was seen.
-func (r *SigningKeyReconciler) load(ctx context.Context, name types.NamespacedName) (*world, error) {
-	w := &world{sk: &v1alpha1.SigningKey{}}
+// planned is never based on a keyring that is older than what was seen. Gates
+// are asked unless they have been.
+func (r *SigningKeyReconciler) load(ctx context.Context, name types.NamespacedName, gates []GateAnswer) (*world, error) {
+	w := &world{sk: &v1alpha1.SigningKey{}, gates: gates}
 	if err := r.Live.Get(ctx, name, w.sk); err != nil {
 		return nil, fmt.Errorf("reading SigningKey: %w", err)
 	}
+	if w.gates == nil {
+		w.gates = r.askGates(ctx, w.sk)
+	}
+	w.evidence = evidenceOf(w.gates, string(w.sk.UID))
 	if err := r.loadOutputs(ctx, w); err != nil {
 		w.ringFault = true
 		w.faults.add("NotReadable", err)
@@ -153,6 +162,7 @@ func (w *world) observed(clock lifecycle.ClockBounds) lifecycle.Observed {
 		StatusKeys:     w.sk.Status.Keys,
 		Private:        w.privateInOutputs,
 		Imported:       w.imported,
+		Evidence:       w.evidence,
 		Clock:          clock,
 	}
 	if r := w.sk.Status.RevokedBefore; r != nil {
@@ -477,9 +487,10 @@ func (r *SigningKeyReconciler) putHMACEntry(ctx context.Context, secret *corev1.
 // hmacLabelValue marks the Secret keywright-hmac, which is of all SigningKeys.
 const hmacLabelValue = "hmac"
 
-// writeStatus writes status when it changed.
+// writeStatus writes status when it changed. When tokens were last seen alone
+// is no reason to write.
 func (r *SigningKeyReconciler) writeStatus(ctx context.Context, w *world, status v1alpha1.SigningKeyStatus) (bool, error) {
-	if equality.Semantic.DeepEqual(w.sk.Status, status) {
+	if equality.Semantic.DeepEqual(withoutLastSeen(w.sk.Status), withoutLastSeen(status)) {
 		return false, nil
 	}
 	sk := w.sk.DeepCopy()
@@ -489,4 +500,12 @@ func (r *SigningKeyReconciler) writeStatus(ctx context.Context, w *world, status
 	}
 	r.written.note(sk)
 	return true, nil
+}
+
+func withoutLastSeen(s v1alpha1.SigningKeyStatus) v1alpha1.SigningKeyStatus {
+	s.Keys = slices.Clone(s.Keys)
+	for i := range s.Keys {
+		s.Keys[i].LastSeenAt = nil
+	}
+	return s
 }

@@ -24,7 +24,7 @@ type SigningKey struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// +kubebuilder:default={algorithm: "ES256", maxTokenTTL: "1h", rotation: {policy: "Automatic"}, propagation: {verifierLag: "30m", signerLag: "5m", clockSkew: "1m", leeway: "1m"}, allowedNamespaces: {from: "Same"}, deletionPolicy: "Retain", historyLimit: 10}
+	// +kubebuilder:default={algorithm: "ES256", maxTokenTTL: "1h", rotation: {policy: "Automatic"}, propagation: {verifierLag: "30m", signerLag: "5m", clockSkew: "1m", leeway: "1m", evidence: {gates: true}}, allowedNamespaces: {from: "Same"}, deletionPolicy: "Retain", historyLimit: 10}
 	// +optional
 	Spec   SigningKeySpec   `json:"spec,omitempty"`
 	Status SigningKeyStatus `json:"status,omitempty"`
@@ -51,6 +51,7 @@ type Algorithm string
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.rsaKeySize) || self.algorithm.startsWith('RS') || self.algorithm.startsWith('PS')",message="rsaKeySize is for RS* and PS* algorithms only: remove it, or choose such an algorithm"
 // +kubebuilder:validation:XValidation:rule="!has(self.jwks) || !has(self.jwks.configMapName) || !self.algorithm.startsWith('HS')",message="jwks.configMapName: an HS* key has no public half to publish: remove it, or choose an asymmetric algorithm"
+// +kubebuilder:validation:XValidation:rule="!has(self.propagation.evidence) || !has(self.propagation.evidence.urls) || size(self.propagation.evidence.urls) == 0 || !self.algorithm.startsWith('HS')",message="propagation.evidence.urls: no public document shows an HS* key: remove them, or choose an asymmetric algorithm"
 // +kubebuilder:validation:XValidation:rule="has(self.rotation.schedule) || ![has(self.rotation.interval) ? self.rotation.interval : '720h', self.propagation.verifierLag, self.propagation.signerLag, self.propagation.clockSkew].all(d, d.matches('^([0-9]+[hms])+$')) || duration(has(self.rotation.interval) ? self.rotation.interval : '720h') >= duration(self.propagation.verifierLag) + duration(self.propagation.signerLag) + duration(self.propagation.clockSkew) + duration(self.propagation.clockSkew) + duration(self.propagation.clockSkew)",message="rotation.interval must be at least verifierLag + signerLag + 3*clockSkew: raise it, or lower the lags if they are smaller in your cluster"
 // +kubebuilder:validation:XValidation:rule="has(self.rotation.schedule) || ![has(self.rotation.interval) ? self.rotation.interval : '720h', self.maxTokenTTL, self.propagation.signerLag, self.propagation.leeway, self.propagation.clockSkew].all(d, d.matches('^([0-9]+[hms])+$')) || (duration(self.propagation.signerLag) + duration(self.maxTokenTTL) + duration(self.propagation.leeway) + duration(self.propagation.clockSkew) + duration(self.propagation.clockSkew)).getSeconds() <= 16 * duration(has(self.rotation.interval) ? self.rotation.interval : '720h').getSeconds()",message="rotation.interval is too short for maxTokenTTL: more than 16 keys would verify at once; raise the interval or lower maxTokenTTL"
 // +kubebuilder:validation:XValidation:rule="!has(self.jwks) || !has(self.jwks.maxAge) || ![self.jwks.maxAge, self.propagation.verifierLag].all(d, d.matches('^([0-9]+[hms])+$')) || duration(self.jwks.maxAge) <= duration(self.propagation.verifierLag)",message="jwks.maxAge must be at most propagation.verifierLag: a verifier may hold a document that long"
@@ -83,7 +84,7 @@ type SigningKeySpec struct {
 
 	// propagation holds facts about the world around the keys, from which
 	// all waits are computed.
-	// +kubebuilder:default={verifierLag: "30m", signerLag: "5m", clockSkew: "1m", leeway: "1m"}
+	// +kubebuilder:default={verifierLag: "30m", signerLag: "5m", clockSkew: "1m", leeway: "1m", evidence: {gates: true}}
 	// +optional
 	Propagation Propagation `json:"propagation,omitzero"`
 
@@ -279,7 +280,35 @@ type Propagation struct {
 	// +kubebuilder:default="1m"
 	// +optional
 	Leeway Duration `json:"leeway,omitempty"`
+
+	// evidence: besides waiting, look whether verifiers know the new key
+	// before it signs. Who does not is named in status, and the active key
+	// goes on until then.
+	// +kubebuilder:default={gates: true}
+	// +optional
+	Evidence Evidence `json:"evidence,omitzero"`
 }
+
+// Evidence says at which verifiers to look before a new key signs.
+type Evidence struct {
+	// gates: every gate replica that is ready must have loaded the key.
+	// +kubebuilder:default=true
+	// +optional
+	Gates *bool `json:"gates,omitempty"`
+
+	// urls of public JWK Sets that must show the key: https, fetched without
+	// following redirects. Private addresses are refused unless the
+	// installation allows them.
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self.all(u, isURL(u) && url(u).getScheme() == 'https' && url(u).getHostname() != '')",message="urls: write whole https URLs, such as https://auth.example.com/.well-known/jwks.json"
+	// +listType=set
+	// +optional
+	URLs []string `json:"urls,omitempty"`
+}
+
+// AsksGates says whether gates are asked.
+func (e Evidence) AsksGates() bool { return e.Gates == nil || *e.Gates }
 
 // OutputName is the name of a Secret or ConfigMap that the controller writes.
 //
@@ -390,7 +419,8 @@ type SigningKeyStatus struct {
 	// +optional
 	Keys []KeyStatus `json:"keys,omitempty"`
 
-	// conditions: Ready, Rotated, Degraded.
+	// conditions: Ready, Rotated, PropagationConfirmed, SignersCurrent,
+	// Degraded.
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
@@ -490,6 +520,11 @@ type KeyStatus struct {
 	// verifyUntil is when its tokens cease to pass.
 	// +optional
 	VerifyUntil *metav1.Time `json:"verifyUntil,omitempty"`
+	// lastSeenAt is when a gate last let a token of this key pass, as far as
+	// the controller has heard. It is brought up to date along with other
+	// changes.
+	// +optional
+	LastSeenAt *metav1.Time `json:"lastSeenAt,omitempty"`
 	// revokedAt is when it was revoked.
 	// +optional
 	RevokedAt *metav1.Time `json:"revokedAt,omitempty"`
@@ -519,6 +554,12 @@ const (
 	ConditionReady = "Ready"
 	// ConditionRotated: no rotation is overdue.
 	ConditionRotated = "Rotated"
+	// ConditionPropagationConfirmed: who was asked for evidence knows the key
+	// that stands by.
+	ConditionPropagationConfirmed = "PropagationConfirmed"
+	// ConditionSignersCurrent: no token was seen that was signed with an old
+	// key when no signer should have had it any more.
+	ConditionSignersCurrent = "SignersCurrent"
 	// ConditionDegraded: something is in the way; the message says what.
 	ConditionDegraded = "Degraded"
 	// ConditionCompiled: every part of an AccessPolicy is understood.

@@ -79,6 +79,9 @@ type Key struct {
 	DeactivatedAt time.Time `json:"deactivatedAt,omitzero"`
 	// VerifyUntil is when it ceases to verify; set with DeactivatedAt.
 	VerifyUntil time.Time `json:"verifyUntil,omitzero"`
+	// Held says that VerifyUntil was put off because of signers that stayed
+	// behind. That is done once.
+	Held bool `json:"held,omitempty"`
 }
 
 // Encode writes the document.

@@ -30,6 +30,9 @@ type Wanted struct {
 	// MinInterval is the least time between two activations, for all
 	// SigningKeys of the installation.
 	MinInterval time.Duration
+	// AsksGates says that the spec wants gates to be asked, and that the
+	// installation can.
+	AsksGates bool
 }
 
 // Observed is what was seen, live, before planning: the outputs and the
@@ -52,6 +55,8 @@ type Observed struct {
 	// Imported is the key that spec.import names, with its material; nil when
 	// it cannot be had.
 	Imported *Key
+	// Evidence is what verifiers were seen to know.
+	Evidence Evidence
 	// Clock is what is known of this clock against the API server's.
 	Clock ClockBounds
 }
@@ -106,6 +111,12 @@ type Result struct {
 	Activation *Next
 	// Transitions that Keyring records.
 	Transitions []Transition
+	// Confirm is the ID of the key that would be activated if it were seen that
+	// every verifier knows it: plan again with Evidence of that.
+	Confirm string
+	// LookAt is when to ask gates next for tokens of keys that no longer sign;
+	// zero: never.
+	LookAt time.Time
 	// Hold says why nothing may change.
 	Hold Hold
 	// ScheduleErr says why the schedule is not understood; keys go on.
@@ -129,10 +140,12 @@ func Plan(want Wanted, ring Keyring, seen Observed, now time.Time) Result {
 	}
 
 	p.recover()
+	p.heed()
 	p.revoke()
 	p.dropUnfitStandby()
-	p.confirm()
+	p.stamp()
 	p.extend()
+	p.signers()
 	p.activate()
 	p.ensureStandby()
 	p.tokenTTL()
@@ -156,6 +169,8 @@ func Plan(want Wanted, ring Keyring, seen Observed, now time.Time) Result {
 		Next:        next,
 		Activation:  activation,
 		Transitions: p.transitions,
+		Confirm:     p.confirm,
+		LookAt:      p.lookAt(),
 		ScheduleErr: p.scheduleErr,
 	}
 }
@@ -166,6 +181,7 @@ type planner struct {
 	now         time.Time
 	ring        Keyring
 	transitions []Transition
+	confirm     string
 	scheduleErr error
 }
 
@@ -187,9 +203,9 @@ func (p *planner) dropUnfitStandby() {
 	}
 }
 
-// confirm turns what was seen into times. A time is that of seeing, which is
+// stamp turns what was seen into times. A time is that of seeing, which is
 // never before the write: after a crash it is simply later.
-func (p *planner) confirm() {
+func (p *planner) stamp() {
 	if k := p.ring.Standby(); k != nil {
 		shown := p.seen.Shown(k.ID)
 		switch {
@@ -273,7 +289,7 @@ func (p *planner) activate() {
 		return
 	}
 	at, ok := p.due()
-	if !ok || p.now.Before(at) || p.now.Before(p.known(k)) {
+	if !ok || p.now.Before(at) || p.now.Before(p.known(k)) || !p.confirmed(k) {
 		return
 	}
 	k.ActivatedAt = p.now
@@ -488,6 +504,9 @@ func (p *planner) activation(k *Key, at time.Time) Next {
 	case p.crowded() && !p.urgent():
 		n.At = time.Time{}
 		n.WaitingFor = fmt.Sprintf("older keys to retire: %d verify", maxVerifying)
+	case p.seen.Evidence.Confirmed == k.ID && len(p.seen.Evidence.Late) > 0: // after the lag
+		n.At = time.Time{}
+		n.WaitingFor = "the new key to be seen at " + lateNames(p.seen.Evidence.Late)
 	case p.known(k).After(at):
 		n.At = p.known(k)
 		v, _, e, _ := p.propagation()

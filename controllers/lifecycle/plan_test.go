@@ -36,6 +36,7 @@ type scene struct {
 	status         []v1alpha1.KeyStatus // instead of statusTTL
 	private        map[string]json.RawMessage
 	imported       *Key
+	evidence       Evidence
 	signer         string
 	clock          ClockBounds
 }
@@ -84,6 +85,7 @@ func (s *scene) plan() Result {
 		StatusKeys:     s.statusKeys(),
 		Private:        func(k *v1alpha1.KeyStatus) json.RawMessage { return s.private[k.KeyID] },
 		Imported:       s.imported,
+		Evidence:       s.evidence,
 		Clock:          s.clock,
 	}, s.now)
 }
