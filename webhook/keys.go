@@ -292,6 +292,8 @@ func (l *loader) key(status *v1alpha1.KeyStatus) *keyset.Key {
 		Issuer:      status.Issuer,
 		MaxTokenTTL: status.MaxTokenTTL.Duration,
 		Leeway:      l.leeway,
+
+		WithoutKeyID: status.WithoutKeyID,
 	}
 	if status.VerifyUntil != nil {
 		k.VerifyUntil = status.VerifyUntil.Time
@@ -348,7 +350,7 @@ func (l *loader) material(alg keyset.Algorithm, status *v1alpha1.KeyStatus) (cry
 
 func equalKeys(a, b *keyset.Key) bool {
 	return a.ID == b.ID && a.Algorithm == b.Algorithm && a.Issuer == b.Issuer &&
-		a.MaxTokenTTL == b.MaxTokenTTL && a.Leeway == b.Leeway &&
+		a.MaxTokenTTL == b.MaxTokenTTL && a.Leeway == b.Leeway && a.WithoutKeyID == b.WithoutKeyID &&
 		a.VerifyUntil.Equal(b.VerifyUntil) && samePublic(a.Public, b.Public)
 }
 

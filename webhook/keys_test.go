@@ -150,6 +150,19 @@ func TestLoadKeysKeepsKeyObjects(t *testing.T) {
 	}
 }
 
+func TestLoadKeysTellsWhichKeyIsForTokensWithoutAKeyID(t *testing.T) {
+	imported := with(status(t, "legacy", v1alpha1.KeyActive), func(s *v1alpha1.KeyStatus) { s.WithoutKeyID = true })
+	plain := with(imported, func(s *v1alpha1.KeyStatus) { s.WithoutKeyID = false })
+	before := webhook.LoadKeys(nil, signingKey("u", 1, status(t, "next", v1alpha1.KeyPublished), imported), nil, start)
+	if got := before.Set.WithoutKeyID(); len(got) != 1 || got[0] != mustLookup(t, before, "legacy") {
+		t.Errorf("got %v", got)
+	}
+	after := webhook.LoadKeys(before, signingKey("u", 2, plain), nil, start)
+	if mustLookup(t, after, "legacy") == mustLookup(t, before, "legacy") || len(after.Set.WithoutKeyID()) != 0 {
+		t.Error("it stays so when status says otherwise")
+	}
+}
+
 func mustLookup(t *testing.T, k *authz.Keys, id string) *keyset.Key {
 	t.Helper()
 	key, ok := k.Set.Lookup(id)

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -508,8 +509,25 @@ func TestSetFindsByIDAndListsInOrder(t *testing.T) {
 		}
 	}
 	var none *keyset.Set
-	if _, ok := none.Lookup("x"); ok || none.Keys() != nil {
+	if _, ok := none.Lookup("x"); ok || none.Keys() != nil || none.WithoutKeyID() != nil {
 		t.Error("no set has keys")
+	}
+}
+
+func TestSetListsTheKeysForTokensWithoutAKeyID(t *testing.T) {
+	imported := key(keyset.ES256)
+	imported.WithoutKeyID = true
+	for name, tc := range map[string]struct{ keys, want []*keyset.Key }{
+		"none":        {[]*keyset.Key{key(keyset.RS256)}, nil},
+		"one of some": {[]*keyset.Key{key(keyset.RS256), imported}, []*keyset.Key{imported}},
+	} {
+		set, err := keyset.NewSet(tc.keys...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := set.WithoutKeyID(); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: got %v", name, got)
+		}
 	}
 }
 

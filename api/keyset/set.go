@@ -26,6 +26,9 @@ type Key struct {
 	Leeway time.Duration
 	// VerifyUntil is when the key ceases to verify; zero: not known yet.
 	VerifyUntil time.Time
+	// WithoutKeyID says that tokens that carry no kid are checked with the
+	// key: one from before Keywright.
+	WithoutKeyID bool
 }
 
 // ValidAt says whether the key verifies at now.
@@ -42,6 +45,8 @@ var (
 // Set is an immutable set of keys with distinct IDs.
 type Set struct {
 	byID map[string]*Key
+	// withoutKeyID are those with the flag of that name.
+	withoutKeyID []*Key
 }
 
 // NewSet makes a set. A key without an ID, two keys with one ID, and a key
@@ -59,6 +64,9 @@ func NewSet(keys ...*Key) (*Set, error) {
 			return nil, fmt.Errorf("key %s: %w", k.ID, err)
 		}
 		s.byID[k.ID] = k
+		if k.WithoutKeyID {
+			s.withoutKeyID = append(s.withoutKeyID, k)
+		}
 	}
 	return s, nil
 }
@@ -70,6 +78,17 @@ func (s *Set) Lookup(id string) (*Key, bool) {
 	}
 	k, ok := s.byID[id]
 	return k, ok
+}
+
+// WithoutKeyID lists the keys that a token without a kid may be checked with,
+// whether or not they are valid now. More than one is none: nothing says which
+// of them such a token means, and keys are not tried in turn. The slice must
+// not be changed.
+func (s *Set) WithoutKeyID() []*Key {
+	if s == nil {
+		return nil
+	}
+	return s.withoutKeyID
 }
 
 // Keys lists the keys, ordered by ID.

@@ -28,6 +28,8 @@ var orders = authz.Ref{Namespace: "shop", Name: "orders"}
 type signer struct {
 	private *ecdsa.PrivateKey
 	key     *keyset.Key
+	// bare signers write no kid.
+	bare bool
 }
 
 func newSigner(t testing.TB, id string) *signer {
@@ -46,7 +48,7 @@ func newSigner(t testing.TB, id string) *signer {
 func (s *signer) again(change func(*keyset.Key)) *signer {
 	key := *s.key
 	change(&key)
-	return &signer{private: s.private, key: &key}
+	return &signer{private: s.private, key: &key, bare: s.bare}
 }
 
 func (s *signer) mint(t testing.TB, claims map[string]any) string {
@@ -61,7 +63,9 @@ func (s *signer) mint(t testing.TB, claims map[string]any) string {
 		}
 	}
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, all)
-	token.Header["kid"] = s.key.ID
+	if !s.bare {
+		token.Header["kid"] = s.key.ID
+	}
 	raw, err := token.SignedString(s.private)
 	if err != nil {
 		t.Fatal(err)
@@ -558,6 +562,77 @@ func TestSeveralIssuers(t *testing.T) {
 			w.want(get("/", bearer(tc.token)), tc.reason)
 		})
 	}
+}
+
+func TestTokensWithoutAKeyID(t *testing.T) {
+	imported := func(id string) *signer {
+		s := newSigner(t, id).again(func(k *keyset.Key) { k.WithoutKeyID = true })
+		s.bare = true
+		return s
+	}
+	a, b, plain := imported("a"), imported("b"), newSigner(t, "c")
+	w := newWorld(t)
+	ref := func(name string) authz.Ref { return authz.Ref{Namespace: "shop", Name: name} }
+	w.keys(ref("one"), nil, a, newSigner(t, "next"))
+	w.keys(ref("two"), nil, b)
+	w.keys(ref("none"), nil, plain)
+	w.keys(ref("both"), nil, a.again(func(*keyset.Key) {}), b.again(func(*keyset.Key) {}))
+	w.keys(ref("twin"), nil, newSigner(t, "a")) // the ID of a, and not for such tokens
+	plain.bare = true
+
+	tests := map[string]struct {
+		issuers []string
+		token   string
+		reason  string
+	}{
+		"the one key of the one issuer":              {[]string{"one"}, a.mint(t, nil), ""},
+		"the one key of several issuers":             {[]string{"none", "one"}, a.mint(t, nil), ""},
+		"one SigningKey that is named twice":         {[]string{"one", "one"}, a.mint(t, nil), ""},
+		"beside another key that has the key's ID":   {[]string{"twin", "one"}, a.mint(t, nil), ""},
+		"a key that is not for such tokens":          {[]string{"none"}, plain.mint(t, nil), "missing_key_id"},
+		"a key that is not, beside one that is":      {[]string{"none", "one"}, plain.mint(t, nil), "bad_signature"},
+		"two such keys among the issuers":            {[]string{"one", "two"}, a.mint(t, nil), "unknown_key"},
+		"two such keys of one issuer":                {[]string{"both"}, a.mint(t, nil), "unknown_key"},
+		"an expired token":                           {[]string{"one"}, a.mint(t, map[string]any{"exp": start.Add(-time.Hour).Unix()}), "expired"},
+		"a token that lives too long":                {[]string{"one"}, a.mint(t, map[string]any{"exp": start.Add(3 * time.Hour).Unix()}), "lives_too_long"},
+		"a token that another key has signed":        {[]string{"one"}, b.mint(t, nil), "bad_signature"},
+		"another policy's token, remembered as good": {[]string{"two"}, a.mint(t, nil), "bad_signature"},
+	}
+	for _, first := range []string{"one", "two"} { // remembers every token
+		w.policy(authz.Ref{Namespace: "shop", Name: first}, v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{issuer("", first)}})
+		for _, tc := range tests {
+			req := get("/", bearer(tc.token))
+			req.Policy.Name = first
+			w.check(req)
+		}
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			w.t = t
+			var issuers []v1alpha1.TokenIssuerRef
+			for _, name := range tc.issuers {
+				issuers = append(issuers, issuer("", name))
+			}
+			w.policy(orders, v1alpha1.AccessPolicySpec{Issuers: issuers})
+			for range 2 {
+				w.want(get("/", bearer(tc.token)), tc.reason)
+			}
+		})
+	}
+
+	t.Run("once another key is for such tokens too, neither is", func(t *testing.T) {
+		w.t = t
+		raw := a.mint(t, nil)
+		w.policy(orders, v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{issuer("", "one"), issuer("", "grows")}})
+		w.keys(ref("grows"), nil)
+		w.want(get("/", bearer(raw)), "")
+		w.keys(ref("grows"), nil, imported("new"))
+		w.want(get("/", bearer(raw)), "unknown_key")
+		w.keys(ref("grows"), nil)
+		w.want(get("/", bearer(raw)), "")
+		w.keys(ref("one"), func(k *authz.Keys) { k.Revoked = []string{"a"} })
+		w.want(get("/", bearer(raw)), "missing_key_id")
+	})
 }
 
 func TestReferencesAcrossNamespaces(t *testing.T) {

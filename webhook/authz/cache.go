@@ -32,11 +32,21 @@ type cache struct {
 // failure is a token that does not pass, whatever the time.
 type failure struct {
 	err error
-	// key is the one with which that was found; nil when it is so with any.
-	key *keyset.Key
+	// of is with which key that was found.
+	of lookedUp
 	// expired is a token with a good signature that only a clock that goes
 	// back could bring back to life.
 	expired *token.Token
+}
+
+// lookedUp is what a token.Parse looked up.
+type lookedUp struct {
+	// asked says that it asked at all: an error without that is so with any key.
+	asked bool
+	// key that was found; nil: none.
+	key *keyset.Key
+	// withoutKeyID says that it was found for a token without a kid.
+	withoutKeyID bool
 }
 
 // newCache makes a cache for about tokens good tokens of up to tokenUnit
@@ -68,11 +78,11 @@ func lastMoment(t *token.Token) time.Time { return t.Expiry.Add(t.Key.Leeway) }
 
 // lookup finds what is known of raw to a policy; all nil when nothing is.
 func (c *cache) lookup(e *entry, raw string) (*token.Token, error) {
-	if t, ok := c.good.GetIfPresent(raw); ok && e.holds(t.Key) {
+	if t, ok := c.good.GetIfPresent(raw); ok && e.holds(t.Key, t.WithoutKeyID) {
 		c.hits.Add(1)
 		return t, nil
 	}
-	if f, ok := c.bad.GetIfPresent(raw); ok && (f.key == nil || e.holds(f.key)) {
+	if f, ok := c.bad.GetIfPresent(raw); ok && (f.of.key == nil || e.holds(f.of.key, f.of.withoutKeyID)) {
 		c.badHits.Add(1)
 		return f.expired, f.err
 	}
@@ -80,18 +90,17 @@ func (c *cache) lookup(e *entry, raw string) (*token.Token, error) {
 	return nil, nil
 }
 
-// remember keeps the outcome of a token.Parse. key is the one that its lookup
-// gave, asked whether there was a lookup: one that found no key depends on the
-// policy and is not kept.
-func (c *cache) remember(raw string, t *token.Token, err error, key *keyset.Key, asked bool, now time.Time) {
+// remember keeps the outcome of a token.Parse, except for a lookup that found
+// no key: that depends on the policy.
+func (c *cache) remember(raw string, t *token.Token, err error, of lookedUp, now time.Time) {
 	raw = strings.Clone(raw) // it may be a part of something larger
 	switch {
 	case err == nil && now.Before(lastMoment(t)):
 		c.good.Set(raw, t)
 	case err == nil:
-		c.bad.Set(raw, failure{key: key, expired: t})
-	case key != nil || !asked:
-		c.bad.Set(raw, failure{err: err, key: key})
+		c.bad.Set(raw, failure{of: of, expired: t})
+	case of.key != nil || !of.asked:
+		c.bad.Set(raw, failure{of: of, err: err})
 	}
 }
 

@@ -194,18 +194,17 @@ func (g *Gate) verify(e *entry, raw string, now time.Time) (*token.Token, error)
 		return nil, err
 	}
 	if t == nil {
-		var key *keyset.Key
-		asked := false
+		var of lookedUp
 		t, err = token.Parse(raw, func(kid string) (*keyset.Key, error) {
-			asked = true
+			of.asked, of.withoutKeyID = true, kid == ""
 			var err error
-			key, err = e.key(kid)
-			return key, err
+			of.key, err = e.key(kid)
+			return of.key, err
 		})
 		if err != nil && !isB64Token(raw) { // base64url is one: no good token is looked at again
 			return nil, ErrMalformedCredentials
 		}
-		g.cache.remember(raw, t, err, key, asked, now)
+		g.cache.remember(raw, t, err, of, now)
 		if err != nil {
 			return nil, err
 		}
@@ -213,9 +212,13 @@ func (g *Gate) verify(e *entry, raw string, now time.Time) (*token.Token, error)
 	return t, e.validate(t, now)
 }
 
-// key finds the one key of the policy's issuers that has the ID. It does not
-// try several: a token says which key it means.
+// key finds the one key of the policy's issuers that has the ID, or that is
+// for tokens without one. It does not try several: a token says which key it
+// means.
 func (e *entry) key(kid string) (*keyset.Key, error) {
+	if kid == "" {
+		return e.keyWithoutID()
+	}
 	var found *keyset.Key
 	for i := range e.issuers {
 		k, ok := e.issuers[i].keys.Lookup(kid)
@@ -233,6 +236,29 @@ func (e *entry) key(kid string) (*keyset.Key, error) {
 	return found, nil
 }
 
+// keyWithoutID finds the one key of all the policy's issuers that is for
+// tokens without a kid.
+func (e *entry) keyWithoutID() (*keyset.Key, error) {
+	var found *keyset.Key
+	for i := range e.issuers {
+		for _, k := range e.issuers[i].keys.WithoutKeyID() {
+			if k == found {
+				continue // a SigningKey that is named twice
+			}
+			if found != nil {
+				return nil, errSeveralWithoutID
+			}
+			found = k
+		}
+	}
+	if found == nil {
+		return nil, token.ErrMissingKeyID
+	}
+	return found, nil
+}
+
+var errSeveralWithoutID = fmt.Errorf("%w: it has no key ID, and several keys of the policy's issuers are for such tokens", token.ErrUnknownKey)
+
 // unknown says why there is no key with the ID.
 func (e *entry) unknown(kid string) error {
 	for i := range e.issuers {
@@ -243,9 +269,14 @@ func (e *entry) unknown(kid string) error {
 	return token.ErrUnknownKey
 }
 
-// holds says whether k is the very object that its ID leads to now.
-func (e *entry) holds(k *keyset.Key) bool {
-	found, err := e.key(k.ID)
+// holds says whether k is the very object that its ID, or a token without
+// one, leads to now.
+func (e *entry) holds(k *keyset.Key, withoutKeyID bool) bool {
+	id := k.ID
+	if withoutKeyID {
+		id = ""
+	}
+	found, err := e.key(id)
 	return err == nil && found == k
 }
 

@@ -24,7 +24,8 @@ var (
 	ErrUnsupportedHeader error = &class{"unsupported_header", "token has an unsupported header"}
 	// ErrWrongType: typ is there and neither JWT nor at+jwt.
 	ErrWrongType error = &class{"wrong_type", "token is of another type"}
-	// ErrMissingKeyID: no kid.
+	// ErrMissingKeyID: no kid, and no key is for tokens without one. For
+	// lookups to return.
 	ErrMissingKeyID error = &class{"missing_key_id", "token has no key ID"}
 	// ErrUnknownKey: no key has the kid. For lookups to return.
 	ErrUnknownKey error = &class{"unknown_key", "token's key is not known"}

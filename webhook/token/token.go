@@ -18,6 +18,9 @@ const MaxBytes = 8 << 10
 type Token struct {
 	// Key is the key that signed it.
 	Key *keyset.Key
+	// WithoutKeyID says that the token has no kid, so that Key was found
+	// without one.
+	WithoutKeyID bool
 	// Claims are all its claims.
 	Claims Claims
 	// Issuer, Subject and ID are iss, sub and jti; empty when absent.
@@ -42,6 +45,15 @@ type Expected struct {
 // Verify is Parse with the keys of set, then Validate.
 func Verify(raw string, set *keyset.Set, expected Expected, now time.Time) (*Token, error) {
 	t, err := Parse(raw, func(kid string) (*keyset.Key, error) {
+		if kid == "" {
+			switch keys := set.WithoutKeyID(); len(keys) {
+			case 0:
+				return nil, ErrMissingKeyID
+			case 1:
+				return keys[0], nil
+			}
+			return nil, ErrUnknownKey
+		}
 		key, ok := set.Lookup(kid)
 		if !ok {
 			return nil, fmt.Errorf("%w: kid %s", ErrUnknownKey, Quote(kid))
@@ -61,6 +73,8 @@ func Verify(raw string, set *keyset.Set, expected Expected, now time.Time) (*Tok
 // size and form, header, the key by kid, signature, claim types.
 //
 // lookup finds the key with a kid, or returns an error such as ErrUnknownKey.
+// The kid is empty for a token that has none, and for no other: then it finds
+// the one key that such tokens are checked with, or returns ErrMissingKeyID.
 func Parse(raw string, lookup func(kid string) (*keyset.Key, error)) (*Token, error) {
 	form, err := split(raw)
 	if err != nil {
@@ -90,7 +104,12 @@ func Parse(raw string, lookup func(kid string) (*keyset.Key, error)) (*Token, er
 	if err != nil {
 		return nil, fmt.Errorf("%w: claims: %w", ErrMalformed, err)
 	}
-	return read(key, claims)
+	t, err := read(key, claims)
+	if err != nil {
+		return nil, err
+	}
+	t.WithoutKeyID = kid == ""
+	return t, nil
 }
 
 // form is a token in its parts, decoded.
@@ -140,6 +159,7 @@ var strict = base64.RawURLEncoding.Strict()
 // are no key and lead to none, kid alone decides, and large issuers send them.
 var refusedHeaders = [...]string{"crit", "zip", "b64", "cty", "enc", "jwk", "jku", "x5u", "x5c"}
 
+// checkHeader gives kid, which is empty when there is none, and alg.
 func checkHeader(text string) (kid, alg string, err error) {
 	header, err := decodeObject(text, maxHeaderValues)
 	if err != nil {
@@ -163,13 +183,10 @@ func checkHeader(text string) (kid, alg string, err error) {
 	if !ok {
 		return "", "", fmt.Errorf("%w: header: alg is not a string", ErrMalformed)
 	}
-	switch id := header["kid"].(type) {
-	case nil:
-		return "", "", ErrMissingKeyID
-	case string:
-		kid = id
-	default:
-		return "", "", fmt.Errorf("%w: header: kid is not a string", ErrMalformed)
+	if id, there := header["kid"]; there {
+		if kid, ok = id.(string); !ok || kid == "" { // it would pass for none
+			return "", "", fmt.Errorf("%w: header: kid is not a string with something in it", ErrMalformed)
+		}
 	}
 	return kid, alg, nil
 }

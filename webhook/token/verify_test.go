@@ -258,9 +258,9 @@ func TestHeader(t *testing.T) {
 		"alg with a space":                      {`{"alg":"ES256 ","kid":"k-ES256"}`, "algorithm_mismatch"},
 		"alg ES256K":                            {`{"alg":"ES256K","kid":"k-ES256"}`, "algorithm_mismatch"},
 		"no kid":                                {`{"alg":"ES256"}`, "missing_key_id"},
-		"kid null":                              {`{"alg":"ES256","kid":null}`, "missing_key_id"},
+		"kid null":                              {`{"alg":"ES256","kid":null}`, "malformed"},
 		"kid a number":                          {`{"alg":"ES256","kid":1}`, "malformed"},
-		"kid empty":                             {`{"alg":"ES256","kid":""}`, "unknown_key"},
+		"kid empty":                             {`{"alg":"ES256","kid":""}`, "malformed"},
 		"kid in another case":                   {`{"alg":"ES256","kid":"K-es256"}`, "unknown_key"},
 		"kid with a space":                      {`{"alg":"ES256","kid":"k-ES256 "}`, "unknown_key"},
 		"kid with a NUL":                        {`{"alg":"ES256","kid":"k-ES256\u0000"}`, "unknown_key"},
@@ -690,6 +690,63 @@ func TestKeyIsValidUntilItsTime(t *testing.T) {
 			wantReason(t, err, tc.want)
 		})
 	}
+}
+
+func TestTokenWithoutAKeyID(t *testing.T) {
+	imported, other := newSigner(keyset.ES256), newSigner(keyset.ES384)
+	flagged := func(s signer, change func(*keyset.Key)) *keyset.Key {
+		key := *s.key
+		key.WithoutKeyID = true
+		if change != nil {
+			change(&key)
+		}
+		return &key
+	}
+	const bare = `{"alg":"ES256"}`
+	good, named := imported.mint(t, bare, goodClaims), imported.good(t)
+	for name, tc := range map[string]struct {
+		raw  string
+		keys []*keyset.Key
+		want string
+	}{
+		"no key is for such tokens":      {good, []*keyset.Key{imported.key, other.key}, "missing_key_id"},
+		"there are no keys":              {good, nil, "missing_key_id"},
+		"one key is":                     {good, []*keyset.Key{flagged(imported, nil), other.key}, ""},
+		"one key is, and it has its kid": {named, []*keyset.Key{flagged(imported, nil), other.key}, ""},
+		"two keys are":                   {good, []*keyset.Key{flagged(imported, nil), flagged(other, nil)}, "unknown_key"},
+		"another key is":                 {good, []*keyset.Key{imported.key, flagged(other, nil)}, "algorithm_mismatch"},
+		"another key of its kind is": {good, []*keyset.Key{imported.key, flagged(newSigner(keyset.EdDSA), func(k *keyset.Key) {
+			k.Algorithm, k.Public = keyset.ES256, freshKey(t)
+		})}, "bad_signature"},
+		"kid null":                     {imported.mint(t, `{"alg":"ES256","kid":null}`, goodClaims), []*keyset.Key{flagged(imported, nil)}, "malformed"},
+		"kid empty":                    {imported.mint(t, `{"alg":"ES256","kid":""}`, goodClaims), []*keyset.Key{flagged(imported, nil)}, "malformed"},
+		"kid false":                    {imported.mint(t, `{"alg":"ES256","kid":false}`, goodClaims), []*keyset.Key{flagged(imported, nil)}, "malformed"},
+		"a kid that there is not":      {imported.mint(t, `{"alg":"ES256","kid":"x"}`, goodClaims), []*keyset.Key{flagged(imported, nil)}, "unknown_key"},
+		"KID in capitals is no kid":    {imported.mint(t, `{"alg":"ES256","KID":"x"}`, goodClaims), []*keyset.Key{flagged(imported, nil)}, ""},
+		"alg none":                     {imported.mint(t, `{"alg":"none"}`, goodClaims), []*keyset.Key{flagged(imported, nil)}, "algorithm_mismatch"},
+		"signed by another":            {other.mint(t, bare, goodClaims), []*keyset.Key{flagged(imported, nil)}, "bad_signature"},
+		"expired":                      {imported.mint(t, bare, `{"exp":1}`), []*keyset.Key{flagged(imported, nil)}, "expired"},
+		"the key's time is over":       {good, []*keyset.Key{flagged(imported, func(k *keyset.Key) { k.VerifyUntil = now })}, "key_retired"},
+		"the key is of another issuer": {good, []*keyset.Key{flagged(imported, func(k *keyset.Key) { k.Issuer = "https://x" })}, "wrong_issuer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tok, err := token.Verify(tc.raw, newSet(t, tc.keys...), orders, now)
+			wantReason(t, err, tc.want)
+			if err == nil && (tok.Key != tc.keys[0] || tok.WithoutKeyID == (tc.raw == named)) {
+				t.Errorf("key %s, without a key ID: %t", tok.Key.ID, tok.WithoutKeyID)
+			}
+		})
+	}
+}
+
+// freshKey is a public key of which nobody has the private half.
+func freshKey(t *testing.T) *ecdsa.PublicKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(keyset.ES256.Curve(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &key.PublicKey
 }
 
 // The first fault in the order of the package's doc is the one reported.
