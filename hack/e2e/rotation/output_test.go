@@ -442,7 +442,7 @@ func sameKeyIDOtherKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	after := webhook.LoadKeys(g.keys, confused, entry)
+	after := webhook.LoadKeys(g.keys, confused, entry, w.now)
 	if k, ok := after.Set.Lookup(app.kid); !ok || k.Algorithm != "ES256" {
 		t.Errorf("another algorithm under a known key ID was taken: %+v", k)
 	}

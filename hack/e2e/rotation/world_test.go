@@ -545,7 +545,7 @@ func (g *gate) load() {
 	case !apierrors.IsNotFound(err):
 		g.w.t.Fatal(err)
 	}
-	g.keys = webhook.LoadKeys(g.keys, g.w.sk(), entry)
+	g.keys = webhook.LoadKeys(g.keys, g.w.sk(), entry, g.w.now.Add(g.offset))
 }
 
 // verify is what a gate says of a token at a true time.
