@@ -456,7 +456,7 @@ func (c *cluster) theControllerMayDoWhatItDoes(t *testing.T) {
 		"events.events.k8s.io":                "create patch",
 	}
 	wantRules(t, "a namespace of users", everywhere, c.rules(t, account, "shop"))
-	home := map[string]string{"leases.coordination.k8s.io": "create get update"}
+	home := map[string]string{"leases.coordination.k8s.io": "create get update", "endpointslices.discovery.k8s.io": "get list watch"}
 	for k, v := range everywhere {
 		home[k] = v
 	}
@@ -550,11 +550,13 @@ func (c *cluster) watchingSomeNamespaces(t *testing.T) {
 
 	wantRules(t, "a namespace that is not watched", map[string]string{}, c.rules(t, release+"/keywright-controller", "shop"))
 	wantRules(t, "the controller's own namespace", map[string]string{
-		"leases.coordination.k8s.io": "create get update",
-		"events":                     "create patch",
-		"events.events.k8s.io":       "create patch",
-		"secrets":                    "create",
-		"secrets[keywright-hmac]":    "get list update watch",
+		"leases.coordination.k8s.io":      "create get update",
+		"endpointslices.discovery.k8s.io": "get list watch",
+		"events":                          "create patch",
+		"events.events.k8s.io":            "create patch",
+		"secrets":                         "create",
+		"secrets[keywright-hmac]":         "get list update watch",
+		"secrets[keywright-gates]":        "get update",
 	}, c.rules(t, release+"/keywright-controller", release))
 	wantRules(t, "a watched namespace", map[string]string{
 		"signingkeys.keywright.dev":           "get list watch",

@@ -112,7 +112,7 @@ var matrix = map[string]struct {
 	},
 	"all settings of the processes": {
 		set: slices.Concat(withTLS, []string{
-			"--set", "controller.minInterval=1m,controller.leaderElect=false,controller.logLevel=debug,controller.logFormat=text",
+			"--set", "controller.minInterval=1m,controller.allowPrivateURLs=true,controller.leaderElect=false,controller.logLevel=debug,controller.logFormat=text",
 			"--set", "webhook.publicURL=https://keys.example,webhook.cacheSize=5000000,webhook.shutdownDelay=5s,webhook.tls.minVersion=1.2,webhook.logLevel=warn",
 			"--set", "controller.extraArgs={--one=1,--two}", "--set", "webhook.extraArgs={--three}",
 			"--set", "controller.extraEnv[0].name=GOMEMLIMIT,controller.extraEnv[0].value=100MiB",
@@ -124,7 +124,7 @@ var matrix = map[string]struct {
 			controller := find[appsv1.Deployment](t, m, "Deployment", "keywright-controller").Spec.Template
 			if diff := cmp.Diff([]string{
 				"controller", "--namespace=$(POD_NAMESPACE)", "--leader-elect=false", "--min-interval=1m",
-				"--health-listen=:8081", "--metrics-listen=:8080", "--log-level=debug", "--log-format=text", "--one=1", "--two",
+				"--gates-service=keywright-webhook-admin", "--allow-private-urls", "--health-listen=:8081", "--metrics-listen=:8080", "--log-level=debug", "--log-format=text", "--one=1", "--two",
 			}, controller.Spec.Containers[0].Args); diff != "" {
 				t.Errorf("the controller's arguments (-want +got):\n%s", diff)
 			}
