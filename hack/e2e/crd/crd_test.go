@@ -115,7 +115,7 @@ var allDefaults = map[string]any{
 	"maxTokenTTL": "1h",
 	"rotation":    map[string]any{"policy": "Automatic"},
 	"propagation": map[string]any{
-		"verifierLag": "30m", "signerLag": "5m", "clockSkew": "1m", "leeway": "1m",
+		"verifierLag": "30m", "signerLag": "5m", "clockSkew": "1m", "leeway": "1m", "evidence": map[string]any{"gates": true},
 	},
 	"allowedNamespaces": map[string]any{"from": "Same"},
 	"deletionPolicy":    "Retain",
@@ -130,7 +130,8 @@ func (s *server) emptySpec(t *testing.T) {
 	// A part of a struct leaves the defaults of its other fields.
 	for part, want := range map[string]map[string]any{
 		`{rotation: {trigger: now}}`:              {"rotation": map[string]any{"policy": "Automatic", "trigger": "now"}},
-		`{propagation: {verifierLag: 10m}}`:       {"propagation": map[string]any{"verifierLag": "10m", "signerLag": "5m", "clockSkew": "1m", "leeway": "1m"}},
+		`{propagation: {verifierLag: 10m}}`:       {"propagation": map[string]any{"verifierLag": "10m", "signerLag": "5m", "clockSkew": "1m", "leeway": "1m", "evidence": map[string]any{"gates": true}}},
+		`{propagation: {evidence: {}}}`:           {"propagation": allDefaults["propagation"]},
 		`{rotation: {}, allowedNamespaces: {}}`:   {"rotation": map[string]any{"policy": "Automatic"}, "allowedNamespaces": map[string]any{"from": "Same"}},
 		`{propagation: {}, deletionPolicy: null}`: {"propagation": allDefaults["propagation"], "deletionPolicy": "Retain"},
 	} {

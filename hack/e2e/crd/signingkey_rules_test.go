@@ -258,6 +258,46 @@ var signingKeyRules = map[string]rule{
 		refused:  `{historyLimit: 101}`,
 		want:     `spec.historyLimit: Invalid value: 101: spec.historyLimit in body should be less than or equal to 100`,
 	},
+	"evidence of gates may be left out": {
+		accepted: `{propagation: {evidence: {gates: false}}}`,
+		refused:  `{propagation: {evidence: {gates: maybe}}}`,
+		want:     `* spec.propagation.evidence.gates: Invalid value: "string": spec.propagation.evidence.gates in body must be of type boolean: "string"` + unchecked,
+	},
+	"evidence's URLs are https": {
+		accepted: `{propagation: {evidence: {urls: ["https://auth.shop.example/keys?of=shop"]}}}`,
+		refused:  `{propagation: {evidence: {urls: ["http://auth.shop.example/keys"]}}}`,
+		want:     `spec.propagation.evidence.urls: Invalid value: urls: write whole https URLs, such as https://auth.example.com/.well-known/jwks.json`,
+	},
+	"evidence's URLs are whole": {
+		accepted: `{propagation: {evidence: {urls: ["https://192.0.2.1:8443/keys", "https://[2001:db8::1]/keys"]}}}`,
+		refused:  `{propagation: {evidence: {urls: ["https://auth.shop.example/keys", "/keys"]}}}`,
+		want:     `spec.propagation.evidence.urls: Invalid value: urls: write whole https URLs, such as https://auth.example.com/.well-known/jwks.json`,
+	},
+	"evidence's URLs name a host": {
+		accepted: `{propagation: {evidence: {urls: []}}}`,
+		refused:  `{propagation: {evidence: {urls: ["https:///keys"]}}}`,
+		want:     `spec.propagation.evidence.urls: Invalid value: urls: write whole https URLs, such as https://auth.example.com/.well-known/jwks.json`,
+	},
+	"evidence has each URL once": {
+		accepted: `{propagation: {evidence: {urls: ["https://a.example", "https://b.example"]}}}`,
+		refused:  `{propagation: {evidence: {urls: ["https://a.example", "https://a.example"]}}}`,
+		want:     `spec.propagation.evidence.urls[1]: Duplicate value: "https://a.example"`,
+	},
+	"evidence is looked for at eight URLs at most": {
+		accepted: fmt.Sprintf(`{propagation: {evidence: {urls: [%s]}}}`, repeat(8, `"https://%d.example"`)),
+		refused:  fmt.Sprintf(`{propagation: {evidence: {urls: [%s]}}}`, repeat(9, `"https://%d.example"`)),
+		want:     `* spec.propagation.evidence.urls: Too many: 9: must have at most 8 items` + unchecked,
+	},
+	"evidence's URLs are short": {
+		accepted: fmt.Sprintf(`{propagation: {evidence: {urls: ["https://a.example/%s"]}}}`, strings.Repeat("p", 494)),
+		refused:  fmt.Sprintf(`{propagation: {evidence: {urls: ["https://a.example/%s"]}}}`, strings.Repeat("p", 495)),
+		want:     `* spec.propagation.evidence.urls[0]: Too long: may not be more than 512 bytes` + unchecked,
+	},
+	"no URL shows a secret": {
+		accepted: `{algorithm: HS256, propagation: {evidence: {gates: true, urls: []}}}`,
+		refused:  `{algorithm: HS256, propagation: {evidence: {urls: ["https://auth.shop.example/keys"]}}}`,
+		want:     `spec: Invalid value: propagation.evidence.urls: no public document shows an HS* key: remove them, or choose an asymmetric algorithm`,
+	},
 	"import names a Secret": {
 		accepted: `{import: {secretName: legacy}}`,
 		refused:  `{import: {keyID: legacy}}`,
