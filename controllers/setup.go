@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -91,12 +93,28 @@ func (r *SigningKeyReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesMetadata(&corev1.Secret{}, toOwner, notOurEcho).
 		WatchesMetadata(&corev1.ConfigMap{}, toOwner, notOurEcho).
 		WatchesRawSource(source.Channel(left, &handler.EnqueueRequestForObject{})).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 4, RateLimiter: newBackoff()}).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("setting up SigningKeys: %w", err)
 	}
 	return nil
+}
+
+// backoff is how long a SigningKey that fails is left alone: longer each time,
+// up to a minute, and up to half as much again, so that after an outage not
+// all come back at once.
+type backoff struct {
+	workqueue.TypedRateLimiter[reconcile.Request]
+}
+
+func newBackoff() backoff {
+	return backoff{workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](200*time.Millisecond, time.Minute)}
+}
+
+// When is the next wait of a request.
+func (b backoff) When(request reconcile.Request) time.Duration {
+	return wait.Jitter(b.TypedRateLimiter.When(request), 0.5)
 }
 
 // tellHMACEntries asks for a reconcile of every SigningKey that has an entry,

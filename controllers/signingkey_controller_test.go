@@ -68,6 +68,22 @@ func TestAFirstKeyThatCannotBeShownWaitsQuietly(t *testing.T) {
 	}
 }
 
+func TestASigningKeyThatFailsIsLeftAloneLongerEachTime(t *testing.T) {
+	b := newBackoff()
+	one := ctrl.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: "one"}}
+	least := 200 * time.Millisecond
+	for range 20 {
+		if got := b.When(one); got < least || got > least+least/2 {
+			t.Fatalf("waits %s, want %s to half as much again", got, least)
+		}
+		least = min(2*least, time.Minute)
+	}
+	b.Forget(one)
+	if got := b.When(one); got > time.Second {
+		t.Errorf("waits %s after a success", got)
+	}
+}
+
 func TestOptionsValidate(t *testing.T) {
 	tests := map[string]struct {
 		options Options
@@ -75,6 +91,7 @@ func TestOptionsValidate(t *testing.T) {
 	}{
 		"all is there":          {Options{Namespace: "keywright-system", MinInterval: time.Second}, ""},
 		"no namespace":          {Options{MinInterval: time.Second}, "--namespace: is required (or the environment variable POD_NAMESPACE)"},
+		"a gate without a port": {Options{Namespace: "keywright-system", MinInterval: time.Second, Gates: []string{"10.0.0.1"}}, `--gates: must be host:port, is "10.0.0.1"`},
 		"an interval too short": {Options{Namespace: "keywright-system", MinInterval: time.Millisecond}, "--min-interval: must be at least 1s, is 1ms"},
 	}
 	for name, tc := range tests {

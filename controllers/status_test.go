@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/keywright/keywright/api/keyset"
@@ -256,5 +257,37 @@ func TestNextStatus(t *testing.T) {
 				t.Errorf("nextTransition (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestSignersThatStayBehindAreNamed(t *testing.T) {
+	w, ring := standing(t)
+	w.sk.Spec.Propagation.SignerLag.Duration = 5 * time.Minute
+	k := &ring.Keys[1] // it verifies
+	k.Held = true
+	w.evidence.Seen = map[string]lifecycle.Sighting{k.ID: {LastAt: noon, Late: 3, Issuer: "https://auth.example"}}
+	signersOf := func(s v1alpha1.SigningKeyStatus) metav1.Condition {
+		return *meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionSignersCurrent)
+	}
+	status := statusOf(w, ring, lifecycle.Result{}, scopeAll, nil, noon)
+	got := signersOf(status)
+	want := "tokens of https://auth.example for 3 or more subjects were signed with key " + k.ID + " later than signerLag (5m0s) after it was replaced. Its retirement is put off once, to " +
+		k.VerifyUntil.Format(time.RFC3339) + "; make that signer read the Secret again, or raise signerLag"
+	if got.Status != metav1.ConditionFalse || got.Reason != "OldKeyInUse" || got.Message != want {
+		t.Errorf("SignersCurrent = %+v, want False with %q", got, want)
+	}
+	for _, ks := range status.Keys {
+		if (ks.KeyID == k.ID) != (ks.LastSeenAt != nil) {
+			t.Errorf("key %s: lastSeenAt %v", ks.KeyID, ks.LastSeenAt)
+		}
+	}
+
+	// The gates were restarted: who it was stays known, until the key retires.
+	w.sk.Status, w.evidence = status, lifecycle.Evidence{}
+	if again := signersOf(statusOf(w, ring, lifecycle.Result{}, scopeAll, nil, noon)); again.Message != want {
+		t.Errorf("SignersCurrent = %+v after the gates have forgotten", again)
+	}
+	if over := signersOf(statusOf(w, ring, lifecycle.Result{}, scopeAll, nil, k.VerifyUntil)); over.Status != metav1.ConditionTrue || over.Message != "" {
+		t.Errorf("SignersCurrent = %+v once it has retired, want True", over)
 	}
 }
