@@ -72,6 +72,11 @@ type AccessPolicySpec struct {
 	// +kubebuilder:default=Deny
 	// +optional
 	AmbiguousPaths AmbiguousPaths `json:"ambiguousPaths,omitempty"`
+
+	// revokedTokens count no more, whatever else is right about them. This
+	// policy refuses them; others do not know of it.
+	// +optional
+	RevokedTokens *RevokedTokens `json:"revokedTokens,omitempty"`
 }
 
 // AmbiguousPaths says what becomes of a request with an ambiguous path.
@@ -154,6 +159,37 @@ type SigningKeyRef struct {
 	// +kubebuilder:validation:MaxLength=63
 	// +optional
 	Namespace string `json:"namespace,omitempty"`
+}
+
+// RevokedTokens names tokens that count no more. An entry is needed only until
+// the last token that it is about has expired: maxTokenTTL after it was signed.
+type RevokedTokens struct {
+	// jtis are the jti of tokens, compared character by character.
+	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=256
+	// +listType=set
+	// +optional
+	JTIs []string `json:"jtis,omitempty"`
+
+	// subjectsBefore revokes the tokens that a subject got before a time.
+	// +kubebuilder:validation:MaxItems=256
+	// +listType=map
+	// +listMapKey=sub
+	// +optional
+	SubjectsBefore []SubjectBefore `json:"subjectsBefore,omitempty"`
+}
+
+// SubjectBefore is a subject's tokens of before a time.
+type SubjectBefore struct {
+	// sub of the tokens, compared character by character, whichever of the
+	// policy's issuers they are from.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Sub string `json:"sub"`
+	// time before which the tokens were signed, by their iat. A token without
+	// iat counts as one of before.
+	Time metav1.Time `json:"time"`
 }
 
 // Access says what a rule asks for.

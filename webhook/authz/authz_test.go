@@ -12,6 +12,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/keywright/keywright/api/keyset"
@@ -633,6 +634,51 @@ func TestTokensWithoutAKeyID(t *testing.T) {
 		w.keys(ref("one"), func(k *authz.Keys) { k.Revoked = []string{"a"} })
 		w.want(get("/", bearer(raw)), "missing_key_id")
 	})
+}
+
+func TestTokensThatThePolicyRevokes(t *testing.T) {
+	w, s := newShop(t)
+	revoke := func(tokens *v1alpha1.RevokedTokens) {
+		spec := shop()
+		spec.RevokedTokens = tokens
+		w.policy(orders, spec)
+	}
+	before := func(at time.Time) *v1alpha1.RevokedTokens {
+		return &v1alpha1.RevokedTokens{SubjectsBefore: []v1alpha1.SubjectBefore{{Sub: "u-17", Time: metav1.NewTime(at)}}}
+	}
+	raw := s.mint(t, map[string]any{"jti": "j-1"})
+	undated := s.mint(t, map[string]any{"iat": nil})
+	for _, step := range []struct {
+		what    string
+		revoked *v1alpha1.RevokedTokens
+		raw     string
+		reason  string
+	}{
+		{"nothing", nil, raw, ""},
+		{"its jti", &v1alpha1.RevokedTokens{JTIs: []string{"j-1"}}, raw, "token_revoked"},
+		{"another jti", &v1alpha1.RevokedTokens{JTIs: []string{"j-2"}}, raw, ""},
+		{"its subject's before it", before(start), raw, ""},
+		{"its subject's before now", before(start.Add(time.Second)), raw, "token_revoked"},
+		{"a jti, for a token without one", &v1alpha1.RevokedTokens{JTIs: []string{"j-1"}}, undated, ""},
+		{"its subject's, for a token without iat", before(start), undated, "token_revoked"},
+		{"nothing any more", nil, raw, ""},
+	} {
+		revoke(step.revoked)
+		for _, pass := range []string{"first", "remembered"} {
+			d := w.want(get("/orders", bearer(step.raw)), step.reason)
+			if step.reason == "" {
+				continue
+			}
+			if d.Status != 401 || d.WWWAuthenticate() != `Bearer realm="orders", error="invalid_token"` || d.KeyID != "k1" || d.Rule != "read" {
+				t.Errorf("%s, %s: got %+v, %s", step.what, pass, d, d.WWWAuthenticate())
+			}
+			if strings.Contains(d.Err.Error(), "u-17") || strings.Contains(d.Err.Error(), "j-1") {
+				t.Errorf("error shows a claim: %v", d.Err)
+			}
+		}
+	}
+	revoke(&v1alpha1.RevokedTokens{JTIs: []string{"j-1"}})
+	w.want(get("/healthz", bearer(raw)), "") // an anonymous rule looks at no token
 }
 
 func TestReferencesAcrossNamespaces(t *testing.T) {

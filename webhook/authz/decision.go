@@ -94,6 +94,7 @@ const (
 	ReasonSeveralCredentials   = "several_credentials"
 	ReasonMalformedCredentials = "malformed_credentials"
 	ReasonAmbiguousKey         = "ambiguous_key"
+	ReasonTokenRevoked         = "token_revoked"
 	ReasonInternalError        = "internal_error"
 )
 
@@ -111,6 +112,7 @@ var (
 	ErrSeveralCredentials   error = &reason{ReasonSeveralCredentials, "request has more than one credential", ChallengeInvalidRequest}
 	ErrMalformedCredentials error = &reason{ReasonMalformedCredentials, "credentials are malformed", ChallengeInvalidRequest}
 	ErrAmbiguousKey         error = &reason{ReasonAmbiguousKey, "two keys of the policy's issuers have the token's key ID", ChallengeInvalidToken}
+	ErrTokenRevoked         error = &reason{ReasonTokenRevoked, "the policy revokes the token", ChallengeInvalidToken}
 )
 
 func deny(status int, reason string, err error) Decision {

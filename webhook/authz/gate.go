@@ -209,7 +209,13 @@ func (g *Gate) verify(e *entry, raw string, now time.Time) (*token.Token, error)
 			return nil, err
 		}
 	}
-	return t, e.validate(t, now)
+	if err := e.validate(t, now); err != nil {
+		return t, err
+	}
+	if e.policy.Revokes(t) {
+		return t, ErrTokenRevoked
+	}
+	return t, nil
 }
 
 // key finds the one key of the policy's issuers that has the ID, or that is

@@ -22,6 +22,7 @@ type Policy struct {
 	ruleCount   int
 	rules       []Rule // never empty
 	identity    []identityHeader
+	revoked     revokedTokens
 	normalize   bool
 	looksAt     aspect
 }
@@ -81,6 +82,7 @@ func Compile(namespace, name string, spec *v1alpha1.AccessPolicySpec) (*Policy, 
 
 	p.credentials, faults = compileCredentials(at.Child("credentials"), spec.Credentials, faults)
 	p.issuers, faults = compileIssuers(at.Child("issuers"), namespace, spec.Issuers, faults)
+	p.revoked, faults = compileRevoked(at.Child("revokedTokens"), spec.RevokedTokens, faults)
 
 	names := map[string]bool{}
 	for i := range spec.Rules {
