@@ -115,7 +115,7 @@ func fakeGate(t *testing.T, secret *corev1.Secret, answer http.HandlerFunc) (add
 }
 
 func TestGatesAreAsked(t *testing.T) {
-	clock := &clockwork{time.Now()} //nolint:forbidigo // httptest's TLS goes by the real clock
+	clock := &clockwork{time.Now()} // httptest's TLS goes by the real clock
 	c := fake.NewClientBuilder().WithScheme(scheme(t)).Build()
 	certificate := &GateCertificate{Live: c, Namespace: "keywright-system", Now: clock.Now}
 	if err := certificate.refresh(t.Context()); err != nil {
@@ -203,7 +203,7 @@ func TestReadyGatesComeFromEndpointSlices(t *testing.T) {
 }
 
 func TestDocumentsAreFetched(t *testing.T) {
-	clock := &clockwork{time.Now()} //nolint:forbidigo // httptest's TLS goes by the real clock
+	clock := &clockwork{time.Now()} // httptest's TLS goes by the real clock
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/jwks.json":

@@ -45,12 +45,12 @@ func (p *planner) revoke() {
 	}
 	kept := p.ring.Keys[:0]
 	for _, k := range p.ring.Keys {
-		if k.ID == "" || !(all || listed[k.ID] || p.ring.IsRevoked(k.ID) || Ceil(k.CreatedAt).Before(p.ring.RevokedBefore.CutOff)) {
-			kept = append(kept, k)
-			continue
-		}
-		if !p.ring.IsRevoked(k.ID) {
+		switch {
+		case p.ring.IsRevoked(k.ID):
+		case all, listed[k.ID], Ceil(k.CreatedAt).Before(p.ring.RevokedBefore.CutOff):
 			p.bury(Tombstone{ID: k.ID, Sequence: k.Sequence, CreatedAt: k.CreatedAt})
+		default:
+			kept = append(kept, k)
 		}
 	}
 	p.ring.Keys = kept
