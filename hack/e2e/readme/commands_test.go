@@ -187,7 +187,7 @@ func (c *cluster) publishIngress(ctx context.Context) error {
 	return nil
 }
 
-// run runs a block and gives what it printed. Variables outlive it.
+// run runs a block and gives what it printed. Variables and functions outlive it.
 func (c *cluster) run(ctx context.Context, t *testing.T, b block) string {
 	t.Helper()
 	text := b.text
@@ -205,7 +205,7 @@ func (c *cluster) run(ctx context.Context, t *testing.T, b block) string {
 			t.Fatal(err)
 		}
 	}
-	script := "set -euo pipefail\n[ ! -e .variables ] || . ./.variables\nset -a\n" + text + "\nexport -p >.variables\n"
+	script := "set -euo pipefail\n[ ! -e .shell ] || . ./.shell\nset -a\n" + text + "\n{ export -p; declare -f; } >.shell\n"
 	cmd := exec.CommandContext(ctx, "bash", "-c", script) //nolint:gosec // what our own pages say
 	cmd.Dir, cmd.Env = c.work, c.env
 	var out, errs bytes.Buffer

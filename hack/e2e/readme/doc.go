@@ -4,7 +4,7 @@
 // kind, by its info string, and there are no others:
 //
 //	sh        is run by bash, in the order of the pages, all in one folder and with
-//	          the variables that blocks before it have set
+//	          the variables and functions that blocks before it have set
 //	yaml      is applied with kubectl
 //	text      is what the block above it prints, when a comment before it says so
 //	console   is not run

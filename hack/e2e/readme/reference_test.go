@@ -116,6 +116,7 @@ func TestConditions(t *testing.T) {
 		`\{scope\w+, "(\w+)"`,
 		`Reason: "(\w+)"\}`,
 		`\.Reason, \w+\.Message = metav1\.ConditionFalse, "(\w+)"`,
+		`\.Status, \w+\.Reason = metav1\.ConditionFalse, "(\w+)"`,
 	} {
 		real = append(real, found(t, expression, "controllers/*.go")...)
 	}
