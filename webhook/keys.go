@@ -38,9 +38,10 @@ const defaultMaxAge = 5 * time.Minute
 //
 // Where sk has the same UID as previous, a status that is not newer takes
 // nothing away: what it does not mention stays, and where its sequence is
-// lower what previous says of a key counts. Only Retired and Revoked, in
-// either of the two, take a key out, for ever. A key whose material is another
-// than before is refused, and the known one stays.
+// lower what previous says of a key counts. A newer one does not cut off what
+// it has forgotten either: see loader.keep. Only Retired and Revoked, in any
+// of them, take a key out, for ever. A key whose material is another than
+// before is refused, and the known one stays.
 func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte, now time.Time) *authz.Keys {
 	out := &authz.Keys{
 		Ref:       authz.Ref{Namespace: sk.Namespace, Name: sk.Name},
@@ -57,7 +58,7 @@ func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte, n
 		out.NextTransition = next.Time.Time
 	}
 	out.Details = make(map[string]authz.Detail, len(sk.Status.Keys))
-	l := loader{out: out, now: now, leeway: sk.Spec.Propagation.Leeway.Duration}
+	l := loader{out: out, now: now, propagation: sk.Spec.Propagation}
 	l.revoked, l.remembered = map[string]bool{}, map[string]bool{}
 	l.allow(sk.Spec.AllowedNamespaces)
 	if previous != nil {
@@ -93,17 +94,13 @@ func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte, n
 		mentioned[status.KeyID] = true
 		if k := l.key(status); k != nil {
 			keys = append(keys, k)
-			out.Details[k.ID] = authz.Detail{CreatedAt: status.CreatedAt.Time}
-		}
-	}
-	if l.notNewer {
-		for _, k := range l.known.Keys() {
-			if !mentioned[k.ID] && !l.isRetired(k.ID) && !l.isRevoked(k.ID) {
-				keys = append(keys, k)
-				out.Details[k.ID] = l.details[k.ID]
+			out.Details[k.ID] = authz.Detail{
+				CreatedAt: status.CreatedAt.Time,
+				Signed:    status.State != v1alpha1.KeyPublished || l.details[k.ID].Signed,
 			}
 		}
 	}
+	keys = append(keys, l.keep(mentioned)...)
 	set, err := keyset.NewSet(keys...)
 	if err != nil { // each key was checked before
 		l.problem("key set: %v", err)
@@ -115,10 +112,10 @@ func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte, n
 
 // loader is one run of LoadKeys.
 type loader struct {
-	out     *authz.Keys
-	now     time.Time
-	leeway  time.Duration
-	secrets map[string][]byte
+	out         *authz.Keys
+	now         time.Time
+	propagation v1alpha1.Propagation
+	secrets     map[string][]byte
 	// revoked are the IDs of all revoked keys; remembered are those among
 	// them that neither spec nor status names any more.
 	revoked, remembered map[string]bool
@@ -291,7 +288,7 @@ func (l *loader) key(status *v1alpha1.KeyStatus) *keyset.Key {
 		Algorithm:   keyset.Algorithm(status.Algorithm),
 		Issuer:      status.Issuer,
 		MaxTokenTTL: status.MaxTokenTTL.Duration,
-		Leeway:      l.leeway,
+		Leeway:      l.propagation.Leeway.Duration,
 
 		WithoutKeyID: status.WithoutKeyID,
 	}
@@ -318,13 +315,69 @@ func (l *loader) key(status *v1alpha1.KeyStatus) *keyset.Key {
 		l.problem("key %s: maxTokenTTL is missing", k.ID)
 		return known
 	}
-	if l.older && isKnown {
+	if l.older && isKnown && !l.details[k.ID].EndIsOurs {
 		return known
 	}
 	if same, ok := l.reuse.Lookup(k.ID); ok && equalKeys(same, k) {
 		return same
 	}
 	return k
+}
+
+// keep gives the known keys that status does not mention, and that are neither
+// retired nor revoked: after a restore of what status is stored in, tokens of
+// keys are about that nobody knows any more but the gate.
+//
+// Until the sequence has risen above what was seen, they count as they are.
+// From then on they verify to their own end and are not published any more;
+// one that had no end yet has it once the last token that could have been
+// signed when it was first missing has expired.
+//
+// A gate may hear of a restore only when the sequence has risen already. So a
+// key that goes without having been retired is kept too, unless it never
+// signed: such a one can be replaced.
+func (l *loader) keep(mentioned map[string]bool) (keys []*keyset.Key) {
+	for _, k := range l.known.Keys() {
+		if mentioned[k.ID] || l.isRetired(k.ID) || l.isRevoked(k.ID) {
+			continue
+		}
+		d := l.details[k.ID]
+		if d.MissingSince.IsZero() {
+			if !l.notNewer && !d.Signed {
+				continue
+			}
+			d.MissingSince = l.now
+		}
+		if !l.notNewer && !d.Hidden {
+			d.Hidden = true
+			if k.VerifyUntil.IsZero() {
+				d.EndIsOurs = true
+				ended := *k
+				ended.VerifyUntil = l.lastTokenEnds(d.MissingSince, k)
+				k = &ended
+			}
+		}
+		if d.Hidden {
+			if !k.ValidAt(l.now) {
+				continue
+			}
+			l.problem("key %s: status knows it no more: it verifies until %s", k.ID, k.VerifyUntil.UTC().Format(time.RFC3339))
+		}
+		l.out.Details[k.ID] = d
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// lastTokenEnds is when the last token of a key has expired that a signer
+// could have made which was told of another key at since.
+func (l *loader) lastTokenEnds(since time.Time, k *keyset.Key) time.Time {
+	p := &l.propagation
+	end := since.Add(p.SignerLag.Duration + k.MaxTokenTTL + p.Leeway.Duration + 2*p.ClockSkew.Duration)
+	if whole := end.Truncate(time.Second); whole.Before(end) {
+		return whole.Add(time.Second)
+	}
+	return end
 }
 
 // material gives what verifies, once the algorithm can use it.

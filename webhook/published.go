@@ -90,10 +90,11 @@ func cutKeys(target string) (ref authz.Ref, document string, ok bool) {
 	return authz.Ref{Namespace: parts[0], Name: parts[1]}, parts[2], true
 }
 
-// publicKeys are the keys with a public half that verify at now.
+// publicKeys are the keys with a public half that verify at now and that
+// status still knows.
 func publicKeys(known *authz.Keys, now time.Time) []*keyset.Key {
 	return slices.DeleteFunc(known.Set.Keys(), func(k *keyset.Key) bool {
-		return k.Algorithm.Symmetric() || !k.ValidAt(now)
+		return k.Algorithm.Symmetric() || !k.ValidAt(now) || known.Details[k.ID].Hidden
 	})
 }
 

@@ -133,3 +133,29 @@ func TestARevocationInSpecCountsAtOnce(t *testing.T) {
 		})
 	}
 }
+
+func TestAKeyThatOnlyTheGateKnowsVerifiesAndIsNotPublished(t *testing.T) {
+	const jwks = "/keys/shop/shop/jwks.json"
+	s, _ := newTestServer(t, Options{}, at(start))
+	gone, fresh := newSigner(t, "gone", v1alpha1.KeyActive), newSigner(t, "fresh", v1alpha1.KeyActive)
+	raw := gone.mint(t, "u-17", start)
+	s.feed.setPolicy(ordersOf())
+	for _, step := range []struct {
+		what      string
+		sk        *v1alpha1.SigningKey
+		published bool
+	}{
+		{"before", shopOf(t, 5, gone), true},
+		{"an older status without it", shopOf(t, 4, fresh), true},
+		{"once the sequence has risen", shopOf(t, 6, fresh), false},
+		{"also when that is seen again", shopOf(t, 6, fresh), false},
+	} {
+		s.feed.setSigningKey(step.sk)
+		if got := asks(s, raw); got != 200 {
+			t.Errorf("%s: a token of it: %d", step.what, got)
+		}
+		if w := ask(s.auth, "GET", jwks); w.Code != 200 || strings.Contains(w.Body.String(), `"gone"`) != step.published {
+			t.Errorf("%s: the JWKS is %d %s", step.what, w.Code, w.Body)
+		}
+	}
+}

@@ -64,6 +64,16 @@ type Asked struct {
 type Detail struct {
 	// CreatedAt is when the key was made, which revocations by time ask for.
 	CreatedAt time.Time
+	// Signed says that the key was seen Active or later: tokens of it are
+	// about.
+	Signed bool
+	// MissingSince is since when status does not mention the key, which then
+	// is known to the gate alone; zero: it does.
+	MissingSince time.Time
+	// Hidden keys are such keys once status has gone on without them: they
+	// verify, and are not published. EndIsOurs says that such a key's
+	// VerifyUntil is the gate's own.
+	Hidden, EndIsOurs bool
 }
 
 // index prepares what decisions look up.
