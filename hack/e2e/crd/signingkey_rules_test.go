@@ -298,6 +298,8 @@ var signingKeyRules = map[string]rule{
 		refused:  `{algorithm: HS256, propagation: {evidence: {urls: ["https://auth.shop.example/keys"]}}}`,
 		want:     `spec: Invalid value: propagation.evidence.urls: no public document shows an HS* key: remove them, or choose an asymmetric algorithm`,
 	},
+	// CEL reserves the word import: a rule that says self.import instead of
+	// self.__import__ cannot be bounded, and the API server refuses the CRD.
 	"import names a Secret": {
 		accepted: `{import: {secretName: legacy}}`,
 		refused:  `{import: {keyID: legacy}}`,
