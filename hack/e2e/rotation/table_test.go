@@ -6,7 +6,7 @@ import (
 )
 
 // TestFailureTable is the design's table of what must survive, with a subtest
-// for each row, numbered as there.
+// for each row, numbered as there. Row 36 goes beyond it: how a key comes in.
 func TestFailureTable(t *testing.T) {
 	for _, row := range []struct {
 		number int
@@ -48,6 +48,8 @@ func TestFailureTable(t *testing.T) {
 		{32, "JWKS in any output", neverAPrivateMember},
 		{33, "same kid, other key", sameKeyIDOtherKey},
 		{34, "two SigningKeys, one output", oneOutputForTwo},
+		{36, "an ES256 key in use is imported", importedES256},
+		{36, "an HS256 secret in use is imported", importedHS256},
 	} {
 		t.Run(fmt.Sprintf("row %02d: %s", row.number, row.event), row.test)
 	}

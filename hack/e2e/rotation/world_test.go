@@ -457,7 +457,8 @@ func (w *world) rotated() (old, active string) {
 	return old, active
 }
 
-// signer is what an application has read from a signer Secret.
+// signer is what an application has read from a signer Secret. Without a kid
+// its tokens have none.
 type signer struct {
 	kid, alg, iss string
 	ttl           time.Duration
@@ -510,7 +511,9 @@ func (s signer) sign(iat time.Time, life time.Duration) (string, error) {
 		claims["iss"] = s.iss
 	}
 	t := jwt.NewWithClaims(jwt.GetSigningMethod(s.alg), claims)
-	t.Header["kid"] = s.kid
+	if s.kid != "" {
+		t.Header["kid"] = s.kid
+	}
 	raw, err := t.SignedString(s.priv)
 	if err != nil {
 		return "", fmt.Errorf("signing with key %s: %w", s.kid, err)
