@@ -97,6 +97,7 @@ func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte, n
 			out.Details[k.ID] = authz.Detail{
 				CreatedAt: status.CreatedAt.Time,
 				Signed:    status.State != v1alpha1.KeyPublished || l.details[k.ID].Signed,
+				LateAfter: l.lateAfter(status),
 			}
 		}
 	}
@@ -322,6 +323,14 @@ func (l *loader) key(status *v1alpha1.KeyStatus) *keyset.Key {
 		return same
 	}
 	return k
+}
+
+// lateAfter is when the last signer should have turned to another key.
+func (l *loader) lateAfter(status *v1alpha1.KeyStatus) time.Time {
+	if status.State != v1alpha1.KeyVerifying || status.DeactivatedAt == nil {
+		return time.Time{}
+	}
+	return status.DeactivatedAt.Add(l.propagation.SignerLag.Duration + 2*l.propagation.ClockSkew.Duration)
 }
 
 // keep gives the known keys that status does not mention, and that are neither

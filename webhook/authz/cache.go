@@ -23,10 +23,18 @@ const tokenUnit = 1 << 10
 // Tokens that can never pass have a bound of their own, so that a flood of
 // them pushes out no good one.
 type cache struct {
-	good *otter.Cache[string, *token.Token]
+	good *otter.Cache[string, *verified]
 	bad  *otter.Cache[string, failure]
 
 	hits, badHits, misses atomic.Uint64
+}
+
+// verified is a token that passed all that depends neither on the time nor on
+// who asks.
+type verified struct {
+	*token.Token
+	// seen is what is seen of its key's tokens; nil: nothing is.
+	seen *sighting
 }
 
 // failure is a token that does not pass, whatever the time.
@@ -36,7 +44,7 @@ type failure struct {
 	of lookedUp
 	// expired is a token with a good signature that only a clock that goes
 	// back could bring back to life.
-	expired *token.Token
+	expired *verified
 }
 
 // lookedUp is what a token.Parse looked up.
@@ -55,11 +63,11 @@ func newCache(tokens int, now func() time.Time) *cache {
 	const least = 64
 	tokens = max(tokens, least)
 	return &cache{
-		good: otter.Must(&otter.Options[string, *token.Token]{
+		good: otter.Must(&otter.Options[string, *verified]{
 			MaximumWeight: uint64(tokens) * tokenUnit, //nolint:gosec // not negative
-			Weigher:       func(raw string, _ *token.Token) uint32 { return weight(raw) },
-			ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, *token.Token]) time.Duration {
-				return max(lastMoment(e.Value).Sub(now()), time.Nanosecond)
+			Weigher:       func(raw string, _ *verified) uint32 { return weight(raw) },
+			ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, *verified]) time.Duration {
+				return max(lastMoment(e.Value.Token).Sub(now()), time.Nanosecond)
 			}),
 		}),
 		bad: otter.Must(&otter.Options[string, failure]{
@@ -77,7 +85,7 @@ func weight(raw string) uint32 {
 func lastMoment(t *token.Token) time.Time { return t.Expiry.Add(t.Key.Leeway) }
 
 // lookup finds what is known of raw to a policy; all nil when nothing is.
-func (c *cache) lookup(e *entry, raw string) (*token.Token, error) {
+func (c *cache) lookup(e *entry, raw string) (*verified, error) {
 	if t, ok := c.good.GetIfPresent(raw); ok && e.holds(t.Key, t.WithoutKeyID) {
 		c.hits.Add(1)
 		return t, nil
@@ -92,10 +100,10 @@ func (c *cache) lookup(e *entry, raw string) (*token.Token, error) {
 
 // remember keeps the outcome of a token.Parse, except for a lookup that found
 // no key: that depends on the policy.
-func (c *cache) remember(raw string, t *token.Token, err error, of lookedUp, now time.Time) {
+func (c *cache) remember(raw string, t *verified, err error, of lookedUp, now time.Time) {
 	raw = strings.Clone(raw) // it may be a part of something larger
 	switch {
-	case err == nil && now.Before(lastMoment(t)):
+	case err == nil && now.Before(lastMoment(t.Token)):
 		c.good.Set(raw, t)
 	case err == nil:
 		c.bad.Set(raw, failure{of: of, expired: t})

@@ -189,13 +189,13 @@ func (g *Gate) verify(e *entry, raw string, now time.Time) (*token.Token, error)
 	if len(raw) > token.MaxBytes {
 		return nil, token.ErrTooLarge
 	}
-	t, err := g.cache.lookup(e, raw)
+	known, err := g.cache.lookup(e, raw)
 	if err != nil {
 		return nil, err
 	}
-	if t == nil {
+	if known == nil {
 		var of lookedUp
-		t, err = token.Parse(raw, func(kid string) (*keyset.Key, error) {
+		t, err := token.Parse(raw, func(kid string) (*keyset.Key, error) {
 			of.asked, of.withoutKeyID = true, kid == ""
 			var err error
 			of.key, err = e.key(kid)
@@ -204,16 +204,30 @@ func (g *Gate) verify(e *entry, raw string, now time.Time) (*token.Token, error)
 		if err != nil && !isB64Token(raw) { // base64url is one: no good token is looked at again
 			return nil, ErrMalformedCredentials
 		}
-		g.cache.remember(raw, t, err, of, now)
+		known = &verified{Token: t}
+		if err == nil {
+			// What it expects of a token is the policy's; when it was signed
+			// is not, and the next policy finds it in the cache.
+			var lateAfter time.Time
+			known.seen, lateAfter = e.sightingOf(t.Key)
+			if known.seen != nil && t.Validate(token.Expected{}, now) == nil {
+				known.seen.fresh(t, lateAfter)
+			}
+		}
+		g.cache.remember(raw, known, err, of, now)
 		if err != nil {
 			return nil, err
 		}
 	}
+	t := known.Token
 	if err := e.validate(t, now); err != nil {
 		return t, err
 	}
 	if e.policy.Revokes(t) {
 		return t, ErrTokenRevoked
+	}
+	if known.seen != nil {
+		known.seen.passed(now)
 	}
 	return t, nil
 }

@@ -46,6 +46,8 @@ type Keys struct {
 
 	// revoked are the IDs of Revoked and Asked.Cut.
 	revoked map[string]bool
+	// seen is what was seen of the tokens of each key, by ID.
+	seen map[string]*sighting
 }
 
 // Asked is a revocation by time as spec asks for it.
@@ -74,10 +76,14 @@ type Detail struct {
 	// verify, and are not published. EndIsOurs says that such a key's
 	// VerifyUntil is the gate's own.
 	Hidden, EndIsOurs bool
+	// LateAfter is when the last signer should have turned to another key: a
+	// token with a later iat is late. Zero: they may still sign with this one.
+	LateAfter time.Time
 }
 
 // index prepares what decisions look up.
-func (k *Keys) index() {
+func (k *Keys) index(before *Keys) {
+	k.follow(before)
 	k.revoked = make(map[string]bool, len(k.Revoked)+len(k.Asked.Cut))
 	for _, ids := range [][]string{k.Revoked, k.Asked.Cut} {
 		for _, id := range ids {

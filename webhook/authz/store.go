@@ -109,7 +109,8 @@ func (s *Store) SetKeys(k *Keys) {
 	defer s.mu.Unlock()
 	now := s.now.Load()
 	own := *k
-	own.index()
+	before, _ := now.keys.get(k.Ref)
+	own.index(before)
 	k = &own
 	s.publish(now.keys.with(map[Ref]**Keys{k.Ref: &k}), s.users[k.Ref], nil)
 }
