@@ -186,25 +186,74 @@ func resources() meta.RESTMapper {
 	return mapper
 }
 
-// informers makes the cache behind the feed. Nothing is asked of the API
-// server before it starts, and resources are not discovered: the gate starts
+// caches are informers that run together.
+type caches []cache.Cache
+
+// Start runs them until ctx ends, or until one fails.
+func (c caches) Start(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, len(c))
+	for _, one := range c {
+		go func() { ended <- one.Start(ctx) }()
+	}
+	var first error
+	for range c {
+		if err := <-ended; err != nil && first == nil {
+			first = err
+			stop()
+		}
+	}
+	return first
+}
+
+// informers makes the caches behind the feed. Nothing is asked of the API
+// server before they start, and resources are not discovered: the gate starts
 // without the API server and becomes ready with it.
-func (f *feed) informers(ctx context.Context, config *rest.Config, o *Options) (cache.Cache, error) {
+func (f *feed) informers(ctx context.Context, config *rest.Config, o *Options, pin *pin) (caches, error) {
 	s, err := scheme()
 	if err != nil {
 		return nil, err
 	}
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("making informers: %w", err)
+	}
 	options := cache.Options{
 		Scheme:           s,
 		Mapper:           resources(),
+		HTTPClient:       client,
 		DefaultTransform: cache.TransformStripManagedFields(),
-		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Secret{}: {
-				Namespaces: map[string]cache.Config{o.Namespace: {}},
-				Field:      fields.OneTermEqualSelector("metadata.name", keyset.HMACSecretName),
-			},
-		},
 	}
+	secret := func(name string, set func(map[string][]byte)) (cache.Cache, hasSynced, error) {
+		options := options
+		options.DefaultNamespaces = map[string]cache.Config{o.Namespace: {}}
+		options.DefaultFieldSelector = fields.OneTermEqualSelector("metadata.name", name)
+		c, err := cache.New(config, options)
+		if err != nil {
+			return nil, nil, fmt.Errorf("making informers: %w", err)
+		}
+		synced, err := follow(ctx, c, &corev1.Secret{},
+			func(s *corev1.Secret) { set(s.Data) },
+			func(authz.Ref) { set(nil) })
+		return c, synced, err
+	}
+
+	hmac, synced, err := secret(keyset.HMACSecretName, f.setSecrets)
+	if err != nil {
+		return nil, err
+	}
+	f.synced = append(f.synced, synced)
+	all := caches{hmac}
+	if o.servesKeysets() {
+		// Not waited for: the gate decides without it.
+		gates, _, err := secret(keyset.GatesSecretName, pin.set)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, gates)
+	}
+
 	if len(o.WatchNamespaces) > 0 {
 		options.DefaultNamespaces = map[string]cache.Config{}
 		for _, name := range o.WatchNamespaces {
@@ -215,28 +264,29 @@ func (f *feed) informers(ctx context.Context, config *rest.Config, o *Options) (
 	if err != nil {
 		return nil, fmt.Errorf("making informers: %w", err)
 	}
-
-	err = follow(ctx, f, c, &v1alpha1.SigningKey{}, f.setSigningKey, f.deleteSigningKey)
-	if err == nil {
-		err = follow(ctx, f, c, &v1alpha1.AccessPolicy{}, f.setPolicy, f.deletePolicy)
+	add := func(synced hasSynced, err error) error {
+		f.synced = append(f.synced, synced)
+		return err
 	}
+	err = add(follow(ctx, c, &v1alpha1.SigningKey{}, f.setSigningKey, f.deleteSigningKey))
 	if err == nil {
-		err = follow(ctx, f, c, &corev1.Secret{},
-			func(s *corev1.Secret) { f.setSecrets(s.Data) },
-			func(authz.Ref) { f.setSecrets(nil) })
+		err = add(follow(ctx, c, &v1alpha1.AccessPolicy{}, f.setPolicy, f.deletePolicy))
 	}
 	if err == nil && len(o.WatchNamespaces) == 0 {
-		err = follow(ctx, f, c, &corev1.Namespace{}, f.setNamespace,
-			func(ref authz.Ref) { f.store.SetNamespace(ref.Name, nil) })
+		err = add(follow(ctx, c, &corev1.Namespace{}, f.setNamespace,
+			func(ref authz.Ref) { f.store.SetNamespace(ref.Name, nil) }))
 	}
-	return c, err
+	return append(all, c), err
 }
 
+// hasSynced says whether all that there was at the start has been told.
+type hasSynced = func() bool
+
 // follow calls set and gone for the objects of a kind.
-func follow[T client.Object](ctx context.Context, f *feed, c cache.Cache, kind T, set func(T), gone func(authz.Ref)) error {
+func follow[T client.Object](ctx context.Context, c cache.Cache, kind T, set func(T), gone func(authz.Ref)) (hasSynced, error) {
 	informer, err := c.GetInformer(ctx, kind, cache.BlockUntilSynced(false))
 	if err != nil {
-		return fmt.Errorf("following %T: %w", kind, err)
+		return nil, fmt.Errorf("following %T: %w", kind, err)
 	}
 	handle := func(object any) {
 		if typed, ok := object.(T); ok {
@@ -256,8 +306,7 @@ func follow[T client.Object](ctx context.Context, f *feed, c cache.Cache, kind T
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("following %T: %w", kind, err)
+		return nil, fmt.Errorf("following %T: %w", kind, err)
 	}
-	f.synced = append(f.synced, registration.HasSynced)
-	return nil
+	return registration.HasSynced, nil
 }

@@ -15,14 +15,17 @@ import (
 type Options struct {
 	// Listen and AdminListen are addresses, host:port.
 	Listen, AdminListen string
+	// KeysetsListen is the address where the controller asks what is loaded;
+	// 0 or empty: none.
+	KeysetsListen string
 	// TLSCertFile and TLSKeyFile are PEM files, read again when they change.
 	TLSCertFile, TLSKeyFile string
 	// TLSMinVersion is 1.2 or 1.3.
 	TLSMinVersion string
 	// InsecureHTTP serves without TLS instead.
 	InsecureHTTP bool
-	// Namespace is the one of the controller, and so of the Secret with HS*
-	// secrets.
+	// Namespace is the one of the controller, and so of the Secrets with HS*
+	// secrets and with the certificate for KeysetsListen.
 	Namespace string
 	// WatchNamespaces are those whose SigningKeys and AccessPolicies count;
 	// all when empty. When set, namespaces' labels are not read, and
@@ -44,7 +47,11 @@ func (o *Options) Validate() error {
 	fault := func(flag, format string, args ...any) {
 		faults = append(faults, fmt.Errorf("--"+flag+": "+format, args...))
 	}
-	for _, address := range []struct{ flag, value string }{{"listen", o.Listen}, {"admin-listen", o.AdminListen}} {
+	addresses := []struct{ flag, value string }{{"listen", o.Listen}, {"admin-listen", o.AdminListen}}
+	if o.servesKeysets() {
+		addresses = append(addresses, struct{ flag, value string }{"keysets-listen", o.KeysetsListen})
+	}
+	for _, address := range addresses {
 		if _, _, err := net.SplitHostPort(address.value); err != nil {
 			fault(address.flag, "write an address such as :8443: %v", err)
 		}
@@ -85,6 +92,8 @@ func (o *Options) Validate() error {
 	}
 	return errors.Join(faults...)
 }
+
+func (o *Options) servesKeysets() bool { return o.KeysetsListen != "" && o.KeysetsListen != "0" }
 
 func (o *Options) tlsMinVersion() (uint16, error) {
 	switch o.TLSMinVersion {

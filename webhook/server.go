@@ -33,6 +33,8 @@ const (
 	// maxHeaderBytes is more than proxies let through (nginx: 4 buffers of
 	// 8 KiB), so that what a client sent is answered with a decision.
 	maxHeaderBytes = 128 << 10
+	// keysetsIdleTimeout is longer than the controller keeps connections for.
+	keysetsIdleTimeout = 2 * time.Minute
 	// drainTimeout bounds how long open requests may take at the end.
 	drainTimeout = 10 * time.Second
 )
@@ -50,6 +52,13 @@ func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) 
 		return fmt.Errorf("--admin-listen: %w", err)
 	}
 	defer func() { _ = admin.Close() }()
+	at := listeners{auth: auth, admin: admin}
+	if o.servesKeysets() {
+		if at.keysets, err = net.Listen("tcp", o.KeysetsListen); err != nil {
+			return fmt.Errorf("--keysets-listen: %w", err)
+		}
+		defer func() { _ = at.keysets.Close() }()
+	}
 
 	// What is behind the answers goes on until the last one is given.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -61,7 +70,7 @@ func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) 
 	config.Wrap(api.wrap)
 	g := newServer(log, api, o, clock)
 	defer g.gate.Close()
-	informers, err := g.feed.informers(background, config, &o)
+	informers, err := g.feed.informers(background, config, &o, g.pin)
 	if err != nil {
 		return err
 	}
@@ -73,8 +82,11 @@ func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) 
 		}
 		failed <- err
 	}()
-	return g.serve(ctx, auth, admin, failed)
+	return g.serve(ctx, at, failed)
 }
+
+// listeners of the process; keysets is nil when there is none.
+type listeners struct{ auth, admin, keysets net.Listener }
 
 // server is the process without its informers.
 type server struct {
@@ -85,6 +97,8 @@ type server struct {
 	feed     *feed
 	auth     http.Handler
 	admin    http.Handler
+	keysets  http.Handler
+	pin      *pin
 	draining atomic.Bool
 	drain    time.Duration // drainTimeout
 }
@@ -106,6 +120,8 @@ func newServer(log *slog.Logger, api *contact, o Options, clock func() time.Time
 			},
 		}),
 	}
+	s.pin = &pin{log: log, clock: clock}
+	s.keysets = s.goodbye(&keysets{store: store, synced: s.feed.hasSynced, pin: s.pin})
 	duration := newDuration()
 	s.auth = s.authHandler(
 		&httpauth.Handler{
@@ -128,10 +144,7 @@ func newServer(log *slog.Logger, api *contact, o Options, clock func() time.Time
 
 // authHandler looks at the raw target: a mux would clean it and redirect.
 func (s *server) authHandler(decisions, keys http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.draining.Load() {
-			w.Header().Set("Connection", "close") // the next request goes elsewhere
-		}
+	return s.goodbye(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case strings.HasPrefix(r.RequestURI, httpauth.Prefix):
 			decisions.ServeHTTP(w, r)
@@ -140,6 +153,17 @@ func (s *server) authHandler(decisions, keys http.Handler) http.Handler {
 		default:
 			w.WriteHeader(http.StatusNotFound)
 		}
+	}))
+}
+
+// goodbye closes connections after their next answer while the process drains:
+// what follows goes elsewhere.
+func (s *server) goodbye(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 
@@ -160,20 +184,21 @@ func answer(w http.ResponseWriter, status int, text string) {
 	_, _ = w.Write([]byte(text + "\n")) // whoever asked is gone
 }
 
-// serve answers on both listeners until ctx ends or something fails, which
+// serve answers on the listeners until ctx ends or something fails, which
 // failed may tell too; then it drains.
-func (s *server) serve(ctx context.Context, auth, admin net.Listener, failed <-chan error) error {
-	ended := make(chan error, 3)
+func (s *server) serve(ctx context.Context, at listeners, failed <-chan error) error {
+	ended := make(chan error, 4)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 
 	authServer := s.httpServer(s.auth)
 	adminServer := s.httpServer(s.admin)
+	servers := []*http.Server{authServer, adminServer}
 	if s.options.InsecureHTTP {
 		authServer.Protocols = new(http.Protocols)
 		authServer.Protocols.SetHTTP1(true)
 		authServer.Protocols.SetUnencryptedHTTP2(true)
-		go func() { ended <- authServer.Serve(auth) }()
+		go func() { ended <- authServer.Serve(at.auth) }()
 	} else {
 		watcher, err := certwatcher.New(s.options.TLSCertFile, s.options.TLSKeyFile)
 		if err != nil {
@@ -189,10 +214,17 @@ func (s *server) serve(ctx context.Context, auth, admin net.Listener, failed <-c
 			return fmt.Errorf("--tls-min-version: %w", err)
 		}
 		authServer.TLSConfig = &tls.Config{MinVersion: minVersion, GetCertificate: watcher.GetCertificate} //nolint:gosec // 1.2 at least
-		go func() { ended <- authServer.ServeTLS(auth, "", "") }()
+		go func() { ended <- authServer.ServeTLS(at.auth, "", "") }()
 	}
-	go func() { ended <- adminServer.Serve(admin) }()
-	s.log.Info("listening", "address", auth.Addr().String(), "tls", !s.options.InsecureHTTP, "admin", admin.Addr().String())
+	go func() { ended <- adminServer.Serve(at.admin) }()
+	log := s.log.With("address", at.auth.Addr().String(), "tls", !s.options.InsecureHTTP, "admin", at.admin.Addr().String())
+	if at.keysets != nil {
+		keysetsServer := s.keysetsServer()
+		servers = append(servers, keysetsServer)
+		go func() { ended <- keysetsServer.ServeTLS(at.keysets, "", "") }()
+		log = log.With("keysets", at.keysets.Addr().String())
+	}
+	log.Info("listening")
 
 	var cause error
 	select {
@@ -214,7 +246,7 @@ func (s *server) serve(ctx context.Context, auth, admin net.Listener, failed <-c
 	limited, cancel := context.WithTimeout(background, s.drain)
 	defer cancel()
 	var drained sync.WaitGroup
-	for _, server := range []*http.Server{authServer, adminServer} {
+	for _, server := range servers {
 		drained.Go(func() {
 			// A client that is slow is no failure of this process.
 			if err := server.Shutdown(limited); err != nil {
@@ -236,4 +268,16 @@ func (s *server) httpServer(h http.Handler) *http.Server {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+}
+
+// keysetsServer is for the controller alone, which asks little and at once.
+func (s *server) keysetsServer() *http.Server {
+	server := s.httpServer(s.keysets)
+	server.TLSConfig = s.pin.config()
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
+	server.WriteTimeout = readTimeout
+	server.IdleTimeout = keysetsIdleTimeout
+	server.MaxHeaderBytes = 8 << 10
+	return server
 }

@@ -331,16 +331,22 @@ func TestInformersFillTheStore(t *testing.T) {
 		"/secrets":        list("v1", "Secret", ""),
 		"/namespaces":     list("v1", "Namespace", `{"metadata":{"name":"shop"}}`),
 	}
+	const hmac, gates = "/api/v1/namespaces/keywright/secrets metadata.name=keywright-hmac", "/api/v1/namespaces/keywright/secrets metadata.name=keywright-gates"
 	tests := map[string]struct {
-		watch []string
-		want  []string
+		watch   []string
+		keysets string
+		want    []string
 	}{
-		"all namespaces": {nil, []string{
-			"/api/v1/namespaces ", "/api/v1/namespaces/keywright/secrets metadata.name=keywright-hmac",
+		"all namespaces": {nil, ":8082", []string{
+			"/api/v1/namespaces ", gates, hmac,
 			"/apis/keywright.dev/v1alpha1/accesspolicies ", "/apis/keywright.dev/v1alpha1/signingkeys ",
 		}},
-		"some namespaces": {[]string{"shop"}, []string{
-			"/api/v1/namespaces/keywright/secrets metadata.name=keywright-hmac",
+		"nobody to be told of key sets": {nil, "0", []string{
+			"/api/v1/namespaces ", hmac,
+			"/apis/keywright.dev/v1alpha1/accesspolicies ", "/apis/keywright.dev/v1alpha1/signingkeys ",
+		}},
+		"some namespaces": {[]string{"shop"}, ":8082", []string{
+			gates, hmac,
 			"/apis/keywright.dev/v1alpha1/namespaces/shop/accesspolicies ", "/apis/keywright.dev/v1alpha1/namespaces/shop/signingkeys ",
 		}},
 	}
@@ -350,13 +356,23 @@ func TestInformersFillTheStore(t *testing.T) {
 			s.feed.synced = nil
 			asked := make(chan string, 1000)
 			ctx, stop := context.WithCancel(context.Background())
-			informers, err := s.feed.informers(ctx, fakeAPI(t, has, asked), &Options{Namespace: "keywright", WatchNamespaces: tc.watch})
+			informers, err := s.feed.informers(ctx, fakeAPI(t, has, asked), &Options{Namespace: "keywright", WatchNamespaces: tc.watch, KeysetsListen: tc.keysets}, s.pin)
 			if err != nil {
 				t.Fatal(err)
 			}
 			ended := make(chan error, 1)
 			go func() { ended <- informers.Start(ctx) }()
 			await(t, "it has synced", s.feed.hasSynced)
+			got := map[string]bool{}
+			await(t, "all is asked for that is not waited for", func() bool {
+				for len(asked) > 0 {
+					got[<-asked] = true
+				}
+				return len(got) >= len(tc.want)
+			})
+			if n := len(s.feed.synced); n != 4-min(1, len(tc.watch)) {
+				t.Errorf("%d kinds are waited for", n)
+			}
 			for ref, state := range s.store.Policies() {
 				if ref.String() != "shop/orders" || state.NotReady != nil {
 					t.Errorf("policy %s: %v", ref, state.NotReady)
@@ -369,7 +385,6 @@ func TestInformersFillTheStore(t *testing.T) {
 			if err := <-ended; err != nil {
 				t.Error(err)
 			}
-			got := map[string]bool{}
 			for len(asked) > 0 {
 				got[<-asked] = true
 			}
@@ -568,7 +583,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 	auth, admin := listen(t), listen(t)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, auth, admin, nil) }()
+	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}, nil) }()
 
 	serial := func() int64 {
 		conn, err := tls.Dial("tcp", auth.Addr().String(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test's own
@@ -607,7 +622,7 @@ func TestDrain(t *testing.T) {
 	auth, admin := listen(t), listen(t)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, auth, admin, nil) }()
+	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}, nil) }()
 	client := &http.Client{Transport: &http.Transport{}}
 	status := func(address, path string) (int, bool) {
 		response, err := client.Get("http://" + address + path)
@@ -641,7 +656,7 @@ func TestASlowConnectionIsClosedAndIsNoFailure(t *testing.T) {
 	auth, admin := listen(t), listen(t)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, auth, admin, nil) }()
+	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}, nil) }()
 	var open []net.Conn
 	for _, l := range []net.Listener{auth, admin} {
 		conn, err := net.Dial("tcp", l.Addr().String())
@@ -680,7 +695,7 @@ func TestFailureEndsTheProcess(t *testing.T) {
 	s, _ := newTestServer(t, Options{InsecureHTTP: true, ShutdownDelay: time.Hour}, time.Now)
 	failed := make(chan error, 1)
 	failed <- io.ErrUnexpectedEOF
-	if err := s.serve(context.Background(), listen(t), listen(t), failed); err == nil {
+	if err := s.serve(context.Background(), listeners{auth: listen(t), admin: listen(t)}, failed); err == nil {
 		t.Error("no error")
 	}
 }
@@ -690,7 +705,7 @@ func TestHostileRequestsAreDenied(t *testing.T) {
 	auth, admin := listen(t), listen(t)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, auth, admin, nil) }()
+	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}, nil) }()
 	defer func() {
 		stop()
 		if err := <-ended; err != nil {
@@ -726,12 +741,16 @@ func TestHostileRequestsAreDenied(t *testing.T) {
 
 func TestOptionsNameTheFlag(t *testing.T) {
 	good := Options{Listen: ":8443", AdminListen: ":8081", TLSCertFile: "c", TLSKeyFile: "k", TLSMinVersion: "1.3", Namespace: "keywright", CacheSize: 1}
-	if err := good.Validate(); err != nil {
-		t.Errorf("good options: %v", err)
+	for _, keysets := range []string{"", "0", ":8082"} {
+		good.KeysetsListen = keysets
+		if err := good.Validate(); err != nil {
+			t.Errorf("good options: %v", err)
+		}
 	}
 	tests := map[string]func(*Options){
 		"--listen: ":           func(o *Options) { o.Listen = "8443" },
 		"--admin-listen: ":     func(o *Options) { o.AdminListen = "" },
+		"--keysets-listen: ":   func(o *Options) { o.KeysetsListen = "8082" },
 		"--tls-cert-file: ":    func(o *Options) { o.TLSCertFile = "" },
 		"--tls-key-file: ":     func(o *Options) { o.TLSKeyFile = "" },
 		"--insecure-http: ":    func(o *Options) { o.InsecureHTTP = true },

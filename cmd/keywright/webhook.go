@@ -43,6 +43,7 @@ func newWebhookCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.Listen, "listen", ":8443", "address on which callers ask and verifiers fetch keys")
 	f.StringVar(&o.AdminListen, "admin-listen", ":8081", "address of /healthz, /readyz and /metrics, without TLS")
+	f.StringVar(&o.KeysetsListen, "keysets-listen", ":8082", "address at which the controller asks what is loaded, with the certificate of the Secret keywright-gates; 0 for none")
 	f.StringVar(&o.TLSCertFile, "tls-cert-file", "", "certificate chain in PEM, read again when it changes")
 	f.StringVar(&o.TLSKeyFile, "tls-key-file", "", "key of the certificate in PEM, read again when it changes")
 	f.StringVar(&o.TLSMinVersion, "tls-min-version", "1.3", "lowest TLS version: 1.2 or 1.3 (nginx before 1.23.4 asks with 1.2 unless proxy_ssl_protocols says otherwise)")
