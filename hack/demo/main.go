@@ -64,12 +64,12 @@ func run(ctx context.Context, keep bool, duration time.Duration) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.Stop()) }()
 
-	say("starting the controller and the gate, each under the chart's service account")
-	if _, err := s.StartController(ctx, "controller"); err != nil {
-		return err
-	}
+	say("starting the gate and the controller, each under the chart's service account")
 	gate, err := s.StartGate(ctx, "gate")
 	if err != nil {
+		return err
+	}
+	if _, err := s.StartController(ctx, "controller", "--gates", gate.Keysets); err != nil {
 		return err
 	}
 

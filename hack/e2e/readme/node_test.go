@@ -108,6 +108,7 @@ func (n *node) deploy(ctx context.Context) error {
 	for _, listener := range []struct{ service, port, address string }{
 		{"keywright-webhook", "https", gate.Address},
 		{"keywright-webhook-admin", "admin", strings.TrimPrefix(gate.Admin, "http://")},
+		{"keywright-webhook-admin", "keysets", gate.Keysets},
 	} {
 		exposed, err := n.c.ingress.Expose(ctx, listener.address)
 		if err != nil {
@@ -164,7 +165,7 @@ func arguments(d *appsv1.Deployment) []string {
 	var out []string
 	for _, argument := range d.Spec.Template.Spec.Containers[0].Args[1:] {
 		switch name, _, _ := strings.Cut(argument, "="); name {
-		case "--namespace", "--listen", "--admin-listen", "--health-listen", "--metrics-listen",
+		case "--namespace", "--listen", "--admin-listen", "--keysets-listen", "--health-listen", "--metrics-listen",
 			"--tls-cert-file", "--tls-key-file", "--tls-min-version":
 		default:
 			out = append(out, argument)
@@ -196,7 +197,7 @@ func endpoints(service, portName, address string, pod *corev1.Pod) *discoveryv1.
 	port, protocol, ready := int32(at.Port()), corev1.ProtocolTCP, true
 	return &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: stack.Namespace, Name: service, Labels: map[string]string{discoveryv1.LabelServiceName: service},
+			Namespace: stack.Namespace, Name: service + "-" + portName, Labels: map[string]string{discoveryv1.LabelServiceName: service},
 		},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: &portName, Port: &port, Protocol: &protocol}},

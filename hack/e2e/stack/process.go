@@ -43,6 +43,8 @@ type Gate struct {
 	Address string
 	// URL is https://Address.
 	URL string
+	// Keysets is host:port of the listener for controllers: --gates of one.
+	Keysets string
 	// CAFile is the certificate that signed the gate's, in PEM.
 	CAFile string
 	// CertFile and KeyFile are what the gate was given.
@@ -75,7 +77,7 @@ func (s *Stack) StartController(ctx context.Context, name string, args ...string
 // StartGate starts a gate with a certificate for 127.0.0.1 and waits until it
 // is ready.
 func (s *Stack) StartGate(ctx context.Context, name string, args ...string) (*Gate, error) {
-	ports, err := freePorts(2)
+	ports, err := freePorts(3)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +86,7 @@ func (s *Stack) StartGate(ctx context.Context, name string, args ...string) (*Ga
 		return nil, err
 	}
 	g := &Gate{
-		Address: ports[0], URL: "https://" + ports[0],
+		Address: ports[0], URL: "https://" + ports[0], Keysets: ports[2],
 		CertFile: filepath.Join(s.dir, name+".crt"), KeyFile: filepath.Join(s.dir, name+".key"), CAFile: filepath.Join(s.dir, name+".crt"),
 	}
 	if err := WriteCertificate(g.CertFile, g.KeyFile); err != nil {
@@ -92,7 +94,7 @@ func (s *Stack) StartGate(ctx context.Context, name string, args ...string) (*Ga
 	}
 	base := []string{
 		"webhook", "--kubeconfig", kubeconfig, "--namespace", Namespace,
-		"--listen", ports[0], "--admin-listen", ports[1], "--tls-min-version", "1.2",
+		"--listen", ports[0], "--admin-listen", ports[1], "--keysets-listen", ports[2], "--tls-min-version", "1.2",
 		"--tls-cert-file", g.CertFile, "--tls-key-file", g.KeyFile, "--shutdown-delay", "1s", "--log-format", "text",
 	}
 	if g.Process, err = s.start(name, append(base, args...)); err != nil {
@@ -102,25 +104,46 @@ func (s *Stack) StartGate(ctx context.Context, name string, args ...string) (*Ga
 	return g, g.WaitReady(ctx)
 }
 
-func (s *Stack) start(name string, args []string) (*Process, error) {
+// Launch starts another build of the program, with more in its environment
+// than this process has. It does not wait until the process is ready, and only
+// the caller knows the process's addresses.
+func (s *Stack) Launch(name, binary string, env []string, args ...string) (*Process, error) {
 	p := &Process{Name: name, Log: filepath.Join(s.dir, name+".log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
-	p.cmd = exec.Command(s.binary, args...) //nolint:gosec,noctx // our own program, ended by Kill or Terminate
+	p.cmd = exec.Command(binary, args...) //nolint:gosec,noctx // our own program, ended by Kill or Terminate
 	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := errors.Join(p.cmd.Start(), log.Close()); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
+	// The control plane's lifeline ends what has such a file, should this
+	// process die without calling Stop.
+	pidFile := filepath.Join(s.Plane.Dir(), name+".pid")
+	if err := os.WriteFile(pidFile, fmt.Append(nil, p.cmd.Process.Pid), 0o600); err != nil {
+		err = errors.Join(err, p.cmd.Process.Kill(), p.cmd.Wait())
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
 	go func() {
 		p.err = p.cmd.Wait()
+		_ = os.Remove(pidFile) // it goes with its folder
 		close(p.done)
 	}()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.processes = append(s.processes, p)
 	return p, nil
 }
+
+func (s *Stack) start(name string, args []string) (*Process, error) {
+	return s.Launch(name, s.binary, nil, args...)
+}
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
 
 // WaitReady waits until the process says that it is ready.
 func (p *Process) WaitReady(ctx context.Context) error {
