@@ -6,7 +6,7 @@ import (
 )
 
 // TestFailureTable is the design's table of what must survive, with a subtest
-// for each row, numbered as there.
+// for each row, numbered as there. Row 36 goes beyond it: how a key comes in.
 func TestFailureTable(t *testing.T) {
 	for _, row := range []struct {
 		number int
@@ -44,10 +44,15 @@ func TestFailureTable(t *testing.T) {
 		{27, "restored into a new cluster without status", restoredWithoutStatus},
 		{28, "SigningKey deleted and created again with Retain", createdAgain},
 		{29, "GitOps prune or kubectl delete of an output", outputsPruned},
+		{30, "RBAC lost", rightsLost},
+		{30, "quota full", quotaFull},
+		{30, "admission policy refusing", admissionRefuses},
 		{31, "times truncated to seconds", timesTruncated},
 		{32, "JWKS in any output", neverAPrivateMember},
 		{33, "same kid, other key", sameKeyIDOtherKey},
 		{34, "two SigningKeys, one output", oneOutputForTwo},
+		{36, "an ES256 key in use is imported", importedES256},
+		{36, "an HS256 secret in use is imported", importedHS256},
 	} {
 		t.Run(fmt.Sprintf("row %02d: %s", row.number, row.event), row.test)
 	}
