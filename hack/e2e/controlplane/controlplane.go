@@ -59,8 +59,8 @@ type Options struct {
 }
 
 // ControlPlane is a running control plane. Its methods may be called from
-// several goroutines, except that the API server is stopped, started, paused
-// and resumed from one.
+// several goroutines, except that etcd and the API server are stopped, started,
+// paused and resumed from one at a time.
 type ControlPlane struct {
 	assets string
 	dir    string
@@ -70,7 +70,7 @@ type ControlPlane struct {
 	// lifeline ends the processes when this one dies without calling Stop.
 	lifeline      *exec.Cmd
 	lifelineStdin io.WriteCloser
-	paused        bool
+	paused        map[string]bool
 
 	stopOnce sync.Once
 	stopErr  error
@@ -96,7 +96,7 @@ func Start(ctx context.Context, opts Options) (_ *ControlPlane, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the folder of the control plane: %w", err)
 	}
-	cp := &ControlPlane{assets: assets, dir: dir}
+	cp := &ControlPlane{assets: assets, dir: dir, paused: map[string]bool{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, cp.logTails())
@@ -197,7 +197,7 @@ func (cp *ControlPlane) startEnvironment() error {
 	}
 	env.ControlPlane.Etcd = &envtest.Etcd{
 		Path:    etcdPath,
-		DataDir: filepath.Join(cp.dir, "etcd-data"),
+		DataDir: cp.EtcdData(),
 		Out:     etcdLog,
 		Err:     etcdLog,
 	}
@@ -383,33 +383,66 @@ func (cp *ControlPlane) Kubectl(ctx context.Context, args ...string) (stdout, st
 // StopAPIServer kills the API server, so that its port refuses connections.
 // etcd keeps the data.
 func (cp *ControlPlane) StopAPIServer() error {
-	if err := cp.kill(apiServer); err != nil {
-		return err
-	}
-	cp.paused = false
-	if err := reap(cp.env.ControlPlane.GetAPIServer().Stop); err != nil {
-		return fmt.Errorf("stopping %s: %w", apiServer, err)
-	}
-	return nil
+	return cp.halt(apiServer, cp.env.ControlPlane.GetAPIServer().Stop)
 }
 
 // StartAPIServer starts the API server again on the same port, with the same
 // certificates, and returns when it is healthy.
 func (cp *ControlPlane) StartAPIServer() error {
-	if err := cp.env.ControlPlane.GetAPIServer().Start(); err != nil {
-		return errors.Join(fmt.Errorf("starting %s again: %w", apiServer, err), cp.logTails())
-	}
-	return nil
+	return cp.restart(apiServer, cp.env.ControlPlane.GetAPIServer().Start)
 }
 
 // PauseAPIServer makes the API server hang: connections open and requests are
 // taken, and none is answered until ResumeAPIServer.
-func (cp *ControlPlane) PauseAPIServer() error {
-	pid, err := cp.signal(apiServer, syscall.SIGSTOP)
+func (cp *ControlPlane) PauseAPIServer() error { return cp.pause(apiServer) }
+
+// ResumeAPIServer ends a pause; without one it does nothing.
+func (cp *ControlPlane) ResumeAPIServer() error { return cp.resume(apiServer) }
+
+// StopEtcd kills etcd. Its folder EtcdData may then be copied, or replaced by
+// an earlier copy.
+func (cp *ControlPlane) StopEtcd() error { return cp.halt(etcd, cp.env.ControlPlane.Etcd.Stop) }
+
+// StartEtcd starts etcd again on the same port, with what is in EtcdData, and
+// returns when it is healthy.
+func (cp *ControlPlane) StartEtcd() error { return cp.restart(etcd, cp.env.ControlPlane.Etcd.Start) }
+
+// PauseEtcd makes etcd hang until ResumeEtcd.
+func (cp *ControlPlane) PauseEtcd() error { return cp.pause(etcd) }
+
+// ResumeEtcd ends a pause; without one it does nothing.
+func (cp *ControlPlane) ResumeEtcd() error { return cp.resume(etcd) }
+
+// EtcdURL is where etcd answers, without TLS.
+func (cp *ControlPlane) EtcdURL() string { return cp.env.ControlPlane.Etcd.URL.String() }
+
+// EtcdData is the folder of etcd's data.
+func (cp *ControlPlane) EtcdData() string { return filepath.Join(cp.dir, "etcd-data") }
+
+func (cp *ControlPlane) halt(program string, stop func() error) error {
+	if err := cp.kill(program); err != nil {
+		return err
+	}
+	cp.paused[program] = false
+	if err := reap(stop); err != nil {
+		return fmt.Errorf("stopping %s: %w", program, err)
+	}
+	return nil
+}
+
+func (cp *ControlPlane) restart(program string, start func() error) error {
+	if err := start(); err != nil {
+		return errors.Join(fmt.Errorf("starting %s again: %w", program, err), cp.logTails())
+	}
+	return nil
+}
+
+func (cp *ControlPlane) pause(program string) error {
+	pid, err := cp.signal(program, syscall.SIGSTOP)
 	if err != nil {
 		return err
 	}
-	cp.paused = true
+	cp.paused[program] = true
 	// The signal is not there yet when kill returns, and a request in that
 	// instant would still be answered: wait until the process has stopped.
 	var status syscall.WaitStatus
@@ -419,22 +452,21 @@ func (cp *ControlPlane) PauseAPIServer() error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("waiting for %s to pause: %w", apiServer, err)
+			return fmt.Errorf("waiting for %s to pause: %w", program, err)
 		}
 		if !status.Stopped() {
-			return fmt.Errorf("waiting for %s to pause: it ended with status %d", apiServer, status)
+			return fmt.Errorf("waiting for %s to pause: it ended with status %d", program, status)
 		}
 		return nil
 	}
 }
 
-// ResumeAPIServer ends a pause; without one it does nothing.
-func (cp *ControlPlane) ResumeAPIServer() error {
-	if !cp.paused {
+func (cp *ControlPlane) resume(program string) error {
+	if !cp.paused[program] {
 		return nil
 	}
-	cp.paused = false
-	_, err := cp.signal(apiServer, syscall.SIGCONT)
+	cp.paused[program] = false
+	_, err := cp.signal(program, syscall.SIGCONT)
 	return err
 }
 

@@ -11,6 +11,6 @@
 //	Start ──► etcd ──► kube-apiserver ──► kube-controller-manager ──► ready
 //	                    │  ▲      │  ▲
 //	     StopAPIServer ─┘  │      │  └─ ResumeAPIServer   (hangs: SIGSTOP)
-//	      StartAPIServer ──┘      └──── PauseAPIServer
+//	      StartAPIServer ──┘      └──── PauseAPIServer   (and so with etcd)
 //	Stop, or the death of this process, ends all of them
 package controlplane

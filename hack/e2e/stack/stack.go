@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -36,8 +37,10 @@ type Stack struct {
 	// Client acts as a cluster administrator.
 	Client client.Client
 
-	dir       string // programs, certificates and logs
-	binary    string
+	dir    string // programs, certificates and logs
+	binary string
+
+	mu        sync.Mutex // of processes
 	processes []*Process
 }
 
@@ -145,6 +148,8 @@ func (s *Stack) Binary() string { return s.binary }
 // Stop ends every process that was started and removes all files.
 func (s *Stack) Stop() error {
 	var errs []error
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, p := range s.processes {
 		p.Kill()
 	}
