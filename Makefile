@@ -79,6 +79,10 @@ verify: bin/controller-gen bin/helm ## Fail when generated files or go.mod are n
 fuzz: ## Run each fuzz target for FUZZTIME (1m)
 	hack/fuzz.sh $(FUZZTIME)
 
+.PHONY: soak
+soak: controlplane bin/helm ## Break the world around Keywright for MINUTES (10), from a SEED if given
+	go run ./hack/soak -minutes $(or $(MINUTES),10) $(if $(SEED),-seed $(SEED))
+
 .PHONY: bench
 bench: bin/benchstat ## Measure the gate beside its floors
 	go run ./hack/bench
