@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -45,9 +46,11 @@ type store struct {
 	seq     int
 	objects map[string]client.Object
 	history map[string][]version
+	changes []time.Time // of any object
 	// beforeWrite may panic with crash, or return an error instead of the
-	// write; afterWrite the same, when the write has been done.
-	beforeWrite, afterWrite func(kind string) error
+	// write; afterWrite the same, when the write has been done. Both are told
+	// the key of the object, or statusWrite of it.
+	beforeWrite, afterWrite func(what string) error
 	onWrite                 func(write)
 	away                    bool
 }
@@ -63,6 +66,9 @@ func storeKey(kind string, n types.NamespacedName) string { return kind + "/" + 
 func keyOf(obj client.Object) string {
 	return storeKey(kindOf(obj), client.ObjectKeyFromObject(obj))
 }
+
+// statusWrite names a write of an object's status.
+func statusWrite(key string) string { return "Status of " + key }
 
 func notFound(key string) error {
 	return apierrors.NewNotFound(schema.GroupResource{Resource: "objects"}, key)
@@ -81,6 +87,9 @@ func (s *store) set(obj client.Object, kind, key string, before client.Object) {
 		delete(s.objects, key)
 	}
 	s.history[key] = append(s.history[key], version{from: s.now(), obj: obj})
+	if n := len(s.changes); n == 0 || s.changes[n-1].Before(s.now()) {
+		s.changes = append(s.changes, s.now())
+	}
 	if s.onWrite != nil {
 		s.onWrite(write{kind: kind, before: before, after: obj})
 	}
@@ -97,13 +106,21 @@ func (s *store) asOf(key string, at time.Time) client.Object {
 	return nil
 }
 
+// changed lists the instants from one on, and before another, at which
+// anything changed.
+func (s *store) changed(from, before time.Time) []time.Time {
+	first, _ := slices.BinarySearchFunc(s.changes, from, time.Time.Compare)
+	end, _ := slices.BinarySearchFunc(s.changes, before, time.Time.Compare)
+	return s.changes[first:end]
+}
+
 // guarded runs one write of a controller with the faults around it.
-func (s *store) guarded(kind string, do func() error) error {
+func (s *store) guarded(what string, do func() error) error {
 	if s.away {
 		return errInjected
 	}
 	if s.beforeWrite != nil {
-		if err := s.beforeWrite(kind); err != nil {
+		if err := s.beforeWrite(what); err != nil {
 			return err
 		}
 	}
@@ -111,7 +128,7 @@ func (s *store) guarded(kind string, do func() error) error {
 		return err
 	}
 	if s.afterWrite != nil {
-		return s.afterWrite(kind)
+		return s.afterWrite(what)
 	}
 	return nil
 }
@@ -172,25 +189,32 @@ func (s *store) replacement(obj, before client.Object, status bool) client.Objec
 // seconds. It does what throughJSON does, in a tenth of the time.
 func wholeSeconds(in v1alpha1.SigningKeyStatus) v1alpha1.SigningKeyStatus {
 	out := *in.DeepCopy()
-	cut := func(times ...*metav1.Time) {
-		for _, t := range times {
-			if t != nil {
-				t.Time = t.Truncate(time.Second).Local()
-			}
-		}
-	}
-	cut(out.LastRotationTime)
-	for i := range out.Keys {
-		k := &out.Keys[i]
-		cut(&k.CreatedAt, k.PublishedAt, k.ActivatedAt, k.DeactivatedAt, k.VerifyUntil)
-	}
-	if out.NextTransition != nil {
-		cut(&out.NextTransition.Time)
-	}
-	for i := range out.Conditions {
-		cut(&out.Conditions[i].LastTransitionTime)
-	}
+	cutTimes(reflect.ValueOf(&out).Elem())
 	return out
+}
+
+func cutTimes(v reflect.Value) {
+	if v.Type() == reflect.TypeFor[metav1.Time]() {
+		if t := v.Addr().Interface().(*metav1.Time); !t.IsZero() {
+			t.Time = t.Truncate(time.Second).Local()
+		}
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			cutTimes(v.Elem())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			cutTimes(v.Index(i))
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			cutTimes(v.Field(i))
+		}
+	default: // holds no time
+	}
 }
 
 // throughJSON takes a status through the form that the real server keeps.
@@ -205,10 +229,9 @@ func throughJSON(in v1alpha1.SigningKeyStatus) (out v1alpha1.SigningKeyStatus) {
 	return out
 }
 
-func (s *store) delete(kind string, name types.NamespacedName) {
-	key := storeKey(kind, name)
+func (s *store) delete(key string) {
 	if before := s.objects[key]; before != nil {
-		s.set(nil, kind, key, before)
+		s.set(nil, kindOf(before), key, before)
 	}
 }
 
@@ -241,11 +264,11 @@ func (a api) Get(_ context.Context, name client.ObjectKey, into client.Object, _
 }
 
 func (a api) Create(_ context.Context, obj client.Object, _ ...client.CreateOption) error {
-	return a.guarded(kindOf(obj), func() error { return a.create(obj) })
+	return a.guarded(keyOf(obj), func() error { return a.create(obj) })
 }
 
 func (a api) Update(_ context.Context, obj client.Object, _ ...client.UpdateOption) error {
-	return a.guarded(kindOf(obj), func() error { return a.update(obj, false) })
+	return a.guarded(keyOf(obj), func() error { return a.update(obj, false) })
 }
 
 func (a api) Status() client.SubResourceWriter { return statusAPI{store: a.store} }
@@ -256,5 +279,5 @@ type statusAPI struct {
 }
 
 func (a statusAPI) Update(_ context.Context, obj client.Object, _ ...client.SubResourceUpdateOption) error {
-	return a.guarded("Status", func() error { return a.update(obj, true) })
+	return a.guarded(statusWrite(keyOf(obj)), func() error { return a.update(obj, true) })
 }

@@ -7,6 +7,11 @@
 //
 //	go test ./hack/model -run Model -histories 20000 -seed 1
 //
+// A history that fails is cut down to the steps that it fails with, and the
+// failure says how to run those again:
+//
+//	go test ./hack/model -run Model -seed 4711 -history -steps 3,17,22
+//
 // It also shows that it would notice: TestPlantedFaults changes the source of
 // the product in one place at a time and demands that the model fails.
 //

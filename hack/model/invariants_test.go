@@ -13,6 +13,9 @@ import (
 	"github.com/keywright/keywright/controllers/lifecycle"
 )
 
+// never is after every history.
+var never = epoch.AddDate(100, 0, 0)
+
 // end is when a key ceases to verify, and when status came to say so.
 type end struct{ at, said time.Time }
 
@@ -20,6 +23,8 @@ type end struct{ at, said time.Time }
 type invariants struct {
 	// most holds the largest of each span that any spec asked for.
 	most v1alpha1.SigningKeySpec
+	// mostRetired is the largest historyLimit of any spec.
+	mostRetired int
 	// shownSince is since when every publication shows a key, truly.
 	shownSince map[string]time.Time
 	// inJWKS are keys that the ConfigMap has shown.
@@ -53,6 +58,7 @@ func (v *invariants) specs(spec v1alpha1.SigningKeySpec) {
 	p.SignerLag.Duration = max(p.SignerLag.Duration, q.SignerLag.Duration)
 	p.ClockSkew.Duration = max(p.ClockSkew.Duration, q.ClockSkew.Duration)
 	p.Leeway.Duration = max(p.Leeway.Duration, q.Leeway.Duration)
+	v.mostRetired = max(v.mostRetired, lifecycle.HistoryLimit(spec))
 }
 
 // forge is a token that a thief of a key makes at now.
@@ -66,7 +72,11 @@ func (v *invariants) firstKnown(kid string, lag time.Duration) time.Time {
 	if !v.first[kid] {
 		return time.Time{}
 	}
-	return v.shownSince[kid].Add(lag)
+	since, ok := v.shownSince[kid]
+	if !ok {
+		return never
+	}
+	return since.Add(lag)
 }
 
 // observe checks one write.
@@ -126,12 +136,15 @@ func (w *world) observeKeyring(write write) {
 	w.inv.bySequence[after.Sequence] = after.Keys
 
 	now := map[string]bool{}
-	standbys, activated := 0, 0
+	standbys, activated, retired := 0, 0, 0
 	for i := range after.Keys {
 		k := &after.Keys[i]
 		now[k.ID] = true
 		w.inv.issuers[k.ID] = k.Issuer
 		old := before.Find(k.ID)
+		if after.State(k, w.read) == v1alpha1.KeyRetired {
+			retired++
+		}
 		if k.ActivatedAt.IsZero() {
 			standbys++
 		} else if old == nil || old.ActivatedAt.IsZero() {
@@ -158,6 +171,9 @@ func (w *world) observeKeyring(write write) {
 	if standbys != 1 {
 		w.fail("%d keys stand by, not one", standbys)
 	}
+	if retired > w.inv.mostRetired && !reflect.DeepEqual(before.Keys, after.Keys) {
+		w.fail("%d retired keys are kept, which no spec asked for", retired)
+	}
 	if activated > 1 {
 		w.fail("%d activations in one write", activated)
 	}
@@ -180,14 +196,14 @@ func (w *world) observeKeyring(write write) {
 // observeActivation checks invariant 1 against what was truly shown.
 func (w *world) observeActivation(before lifecycle.Keyring, k *lifecycle.Key) {
 	w.inv.activations++
-	if before.Active() == nil {
-		w.inv.first[k.ID] = true
-		return
-	}
 	since, ok := w.inv.shownSince[k.ID]
+	first := before.Active() == nil
+	if first {
+		w.inv.first[k.ID] = true
+	}
 	if !ok {
 		w.fail("key %.6s was activated but not everything shows it", k.ID)
-	} else if w.t.Sub(since) < w.f.verifierLag {
+	} else if !first && w.t.Sub(since) < w.f.verifierLag {
 		w.fail("key %.6s was activated %s after it was shown, but verifiers need %s", k.ID, w.t.Sub(since), w.f.verifierLag)
 	}
 	if k.PublishedAt.IsZero() {
@@ -233,7 +249,7 @@ func (w *world) observeShown() {
 			switch {
 			case k.State == v1alpha1.KeyRetired:
 			case k.PublicKey == nil:
-				shown[k.KeyID] = hmac != nil && strings.Contains(hmacText(hmac), k.KeyID)
+				shown[k.KeyID] = strings.Contains(hmacText(hmac), k.KeyID)
 			case sk.Spec.JWKS != nil:
 				inCM := cm != nil && strings.Contains(cm.Data[controllers.JWKSEntry], k.KeyID)
 				shown[k.KeyID] = inCM
@@ -250,14 +266,20 @@ func (w *world) observeShown() {
 			w.inv.shownSince[kid] = w.t
 		}
 	}
-	for kid := range w.inv.shownSince {
-		if !shown[kid] && !w.inv.first[kid] {
+	for kid, since := range w.inv.shownSince {
+		// Whoever knows the first key goes on knowing it.
+		if !shown[kid] && (!w.inv.first[kid] || w.t.Before(since.Add(w.f.verifierLag))) {
 			delete(w.inv.shownSince, kid)
 		}
 	}
 }
 
+// hmacText is what the Secret of all HS* keys holds; nothing when there is
+// none.
 func hmacText(s *corev1.Secret) string {
+	if s == nil {
+		return ""
+	}
 	var b strings.Builder
 	for _, raw := range s.Data {
 		b.Write(raw)

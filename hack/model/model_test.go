@@ -4,29 +4,28 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"reflect"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/keywright/keywright/api/v1alpha1"
-	"github.com/keywright/keywright/controllers"
 )
 
 var (
-	histories      = flag.Int("histories", fromEnv("HISTORIES", 2000), "how many random histories")
+	histories      = flag.Int("histories", fromEnv("HISTORIES", 10000), "how many random histories")
 	firstSeed      = flag.Uint64("seed", 1, "seed of the first history; the next ones count on")
-	faultHistories = flag.Int("fault-histories", 3000, "how many histories may pass before a planted fault must have shown")
+	faultHistories = flag.Int("fault-histories", 2000, "how many histories may pass before a planted fault must have shown")
 	verbose        = flag.Bool("history", false, "print the history of -seed, whether it fails or not")
+	shrinkTries    = flag.Int("shrink", 500, "how many shorter histories are tried when one fails")
+	onlySteps      = stepList(allSteps())
 )
+
+func init() {
+	flag.Var(&onlySteps, "steps", "with -history: the steps to run, such as 3,17,22")
+}
 
 func fromEnv(name string, fallback int) int {
 	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
@@ -35,340 +34,31 @@ func fromEnv(name string, fallback int) int {
 	return fallback
 }
 
-const steps = 80
+// stepList is steps of a history as a flag: 3,17,22.
+type stepList []int
 
-// step is one event of a history.
-type step struct {
-	name   string
-	weight int
-	do     func(*world)
+func (l stepList) String() string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint([]int(l)), " ", ","), "[]")
 }
 
-var happenings = []step{
-	{"time passes until the controller is due", 30, (*world).untilWake},
-	{"time passes until a token's last moment", 25, (*world).untilExpiry},
-	{"time passes", 12, func(w *world) { w.advance(w.t.Add(time.Duration(w.rng.IntN(15000)) * time.Millisecond)) }},
-	{"the spec is edited", 6, (*world).edit},
-	{"a rotation is triggered", 5, (*world).trigger},
-	{"a write goes wrong", 12, (*world).injectOnce},
-	{"one kind of write goes wrong for a while", 2, (*world).injectLong},
-	{"the leader is paused before a write", 6, (*world).pauseLeader},
-	{"the leader changes", 4, func(w *world) { w.lead = w.ctls[w.rng.IntN(2)]; w.poke() }},
-	{"no controller runs", 2, (*world).downtime},
-	{"the API server is away", 2, (*world).outage},
-	{"a controller's clock is wrong", 1, (*world).leap},
-	{"an output is deleted", 3, (*world).prune},
-	{"an output is overwritten", 2, (*world).tamper},
-	{"the SigningKey is deleted and made again", 1, (*world).recreate},
-}
-
-func (w *world) untilWake() {
-	if w.wake.IsZero() {
-		w.advance(w.t.Add(10 * time.Second))
-		return
-	}
-	w.advance(w.wake)
-}
-
-// untilExpiry goes to the last instant at which some gate has to take some
-// token.
-func (w *world) untilExpiry() {
-	if len(w.tokens) == 0 {
-		return
-	}
-	tok := w.tokens[w.rng.IntN(len(w.tokens))]
-	g := w.gates[w.rng.IntN(len(w.gates))]
-	w.advance(tok.exp.Add(w.f.leeway - g.offset - time.Millisecond))
-}
-
-func (w *world) edit() {
-	sk, ok := w.api.objects[skKey].(*v1alpha1.SigningKey)
-	if !ok {
-		return
-	}
-	fresh, spec := w.newSpec(), *sk.Spec.DeepCopy()
-	switch w.rng.IntN(6) {
-	case 0, 1:
-		spec.MaxTokenTTL = fresh.MaxTokenTTL
-	case 2:
-		if spec.JWKS == nil { // with a ConfigMap the schema refuses HS*
-			spec.Algorithm = []v1alpha1.Algorithm{"EdDSA", "HS256", "ES256"}[w.rng.IntN(3)]
-		} else {
-			spec.Algorithm = []v1alpha1.Algorithm{"EdDSA", "ES256"}[w.rng.IntN(2)]
+// Set reads what String writes.
+func (l *stepList) Set(text string) error {
+	*l = nil
+	for field := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' }) {
+		n, err := strconv.Atoi(field)
+		if err != nil || n < 1 {
+			return fmt.Errorf("%q is no step: write 3,17,22", field)
 		}
-	case 3:
-		spec.Issuer = fmt.Sprint("https://issuer.example/", w.rng.IntN(3))
-	case 4:
-		spec.Propagation, spec.Rotation.Interval = fresh.Propagation, fresh.Rotation.Interval
-	case 5:
-		spec.Rotation.Policy = []v1alpha1.RotationPolicy{v1alpha1.RotationAutomatic, v1alpha1.RotationManual}[w.rng.IntN(2)]
-		spec.HistoryLimit = fresh.HistoryLimit
-	}
-	w.apply(spec)
-}
-
-func (w *world) trigger() {
-	if sk, ok := w.api.objects[skKey].(*v1alpha1.SigningKey); ok {
-		spec := *sk.Spec.DeepCopy()
-		spec.Rotation.Trigger = fmt.Sprint(w.rng.IntN(1000))
-		w.apply(spec)
-	}
-}
-
-// hook runs something around the n-th write from now.
-func (w *world) hook(n int, do func() error) func(string) error {
-	return func(string) error {
-		if n--; n > 0 {
-			return nil
-		}
-		w.calm()
-		return do()
-	}
-}
-
-func (w *world) calm() { w.api.beforeWrite, w.api.afterWrite = w.failLong, nil }
-
-// failLong is the fault of injectLong.
-func (w *world) failLong(kind string) error {
-	if kind == w.failing && w.t.Before(w.failingUntil) {
-		return errInjected
+		*l = append(*l, n)
 	}
 	return nil
 }
 
-func (w *world) injectOnce() {
-	n := 1 + w.rng.IntN(7)
-	what := w.rng.IntN(4)
-	dies := func() error { panic(crash{}) }
-	fails := func() error { return errInjected }
-	switch what {
-	case 0:
-		w.api.beforeWrite = w.hook(n, dies)
-	case 1:
-		w.api.afterWrite = w.hook(n, dies)
-	case 2:
-		w.api.beforeWrite = w.hook(n, fails)
-	case 3:
-		w.api.afterWrite = w.hook(n, fails) // done, but the answer is lost
-	}
-	w.untilWake()
-}
-
-func (w *world) injectLong() {
-	w.failing = []string{"Secret", "ConfigMap", "Status"}[w.rng.IntN(3)]
-	w.failingUntil = w.t.Add(time.Duration(w.rng.IntN(60)) * time.Second)
-	w.calm()
-}
-
-// pauseLeader lets the other controller lead while this one hangs before a
-// write, and lets this one go on as if nothing had been.
-func (w *world) pauseLeader() {
-	if w.lead == nil {
-		return
-	}
-	paused := w.lead
-	other := w.ctls[0]
-	if other == paused {
-		other = w.ctls[1]
-	}
-	w.api.beforeWrite = w.hook(1+w.rng.IntN(6), func() error {
-		w.note("%s hangs before a write", paused.name)
-		wake := w.wake
-		w.lead, w.wake = other, w.t
-		w.advance(w.t.Add(time.Duration(w.rng.IntN(60)) * time.Second))
-		w.note("%s goes on", paused.name)
-		w.lead = paused
-		if w.wake.IsZero() || (!wake.IsZero() && wake.Before(w.wake)) {
-			w.wake = wake
-		}
-		return nil
-	})
-	w.untilWake()
-	if w.rng.IntN(2) == 0 {
-		w.lead = other
-	}
-	w.poke()
-}
-
-func (w *world) downtime() {
-	lead := w.lead
-	w.lead = nil
-	w.advance(w.t.Add(time.Duration(w.rng.IntN(200)) * time.Second))
-	if w.lead = lead; lead == nil {
-		w.lead = w.ctls[0]
-	}
-	w.poke()
-}
-
-func (w *world) outage() {
-	w.api.away = true
-	w.advance(w.t.Add(time.Duration(w.rng.IntN(120)) * time.Second))
-	w.api.away = false
-	w.poke()
-}
-
-func (w *world) leap() {
-	if w.lead == nil || w.lead.leap != 0 {
-		return
-	}
-	lead := w.lead
-	lead.leap = []time.Duration{30 * 24 * time.Hour, -30 * 24 * time.Hour, time.Hour, -time.Hour}[w.rng.IntN(4)]
-	w.wake = w.t
-	w.advance(w.t.Add(time.Duration(w.rng.IntN(100)) * time.Second))
-	lead.leap = 0
-	w.poke()
-}
-
-func (w *world) prune() {
-	w.sabotage = true
-	switch w.rng.IntN(3) {
-	case 0:
-		w.api.delete("Secret", types.NamespacedName{Namespace: tenant, Name: "shop-signing"})
-	case 1:
-		w.api.delete("ConfigMap", types.NamespacedName{Namespace: tenant, Name: "shop-jwks"})
-		// Who looked for it meanwhile has what it had; V counts from its return.
-		w.cacherFrom = w.t.Add(time.Hour)
-	case 2:
-		w.api.delete("Secret", types.NamespacedName{Namespace: system, Name: "keywright-hmac"})
-	}
-	w.sabotage = false
-	w.poke()
-}
-
-// tamper puts an old or emptied signer Secret, or an emptied ConfigMap, where
-// the controller's was.
-func (w *world) tamper() {
-	w.sabotage = true
-	defer func() { w.sabotage = false }()
-	if cm, ok := w.api.objects[jwksKey].(*corev1.ConfigMap); ok && w.rng.IntN(2) == 0 {
-		emptied := cm.DeepCopy()
-		emptied.Data = map[string]string{controllers.JWKSEntry: `{"keys":[]}`}
-		if err := w.api.update(emptied, false); err != nil {
-			panic(err)
-		}
-		w.cacherFrom = w.t.Add(time.Hour)
-		w.poke()
-		return
-	}
-	now, ok := w.api.objects[signerKey].(*corev1.Secret)
-	if !ok {
-		return
-	}
-	old := now.DeepCopy()
-	old.Data = nil
-	if past := w.api.history[signerKey]; w.rng.IntN(2) == 0 {
-		if secret, ok := past[w.rng.IntN(len(past))].obj.(*corev1.Secret); ok {
-			old.Data = secret.Data
-		}
-	}
-	if err := w.api.update(old, false); err != nil {
-		panic(err)
-	}
-	w.forged[old.ResourceVersion] = true
-	w.poke()
-}
-
-func (w *world) recreate() {
-	sk, ok := w.api.objects[skKey].(*v1alpha1.SigningKey)
-	if !ok {
-		return
-	}
-	w.api.delete("SigningKey", skName)
-	w.gone = true
-	w.poke()
-	w.advance(w.t.Add(time.Duration(w.rng.IntN(60)) * time.Second))
-	w.apply(sk.Spec)
-	// Gates deny until the controller has answered and they have heard of it.
-	w.gatesFrom, w.cacherFrom = w.t.Add(time.Hour), w.t.Add(time.Hour)
-	w.gone = false
-}
-
-// recovered ends the exemptions of recreate, prune and tamper when all that
-// was taken away has been back for as long as verifiers need.
-func (w *world) recovered() {
-	sk, _ := w.api.objects[skKey].(*v1alpha1.SigningKey)
-	if sk == nil || len(sk.Status.Keys) == 0 {
-		return
-	}
-	w.gatesFrom = minTime(w.gatesFrom, w.t.Add(w.f.verifierLag))
-	ring := w.ringOf(w.api.objects[keyringKey])
-	cm, _ := w.api.objects[jwksKey].(*corev1.ConfigMap)
-	if active := ring.Active(); active != nil && cm != nil && strings.Contains(cm.Data[controllers.JWKSEntry], active.ID) {
-		w.cacherFrom = minTime(w.cacherFrom, w.t.Add(w.f.verifierLag))
-	}
-}
-
-func minTime(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
-// run is one history. Its failure is empty when nothing went wrong.
-func run(seed uint64) *world {
-	w := newWorld(seed)
-	total := 0
-	for _, e := range happenings {
-		total += e.weight
-	}
-	for range steps {
-		if w.failure != "" {
-			return w
-		}
-		n := w.rng.IntN(total)
-		for _, e := range happenings {
-			if n -= e.weight; n < 0 {
-				w.note("%s", e.name)
-				e.do(w)
-				break
-			}
-		}
-		w.recovered()
-	}
-	w.settle()
-	return w
-}
-
-// settle ends every fault and demands that rotations go on and the keyring
-// stays small.
-func (w *world) settle() {
-	w.failing, w.lead = "", w.ctls[0]
-	w.calm()
-	w.lead.leap = 0
-	sk, ok := w.api.objects[skKey].(*v1alpha1.SigningKey)
-	if !ok || w.failure != "" {
-		return
-	}
-	w.note("all is calm")
-	spec := *sk.Spec.DeepCopy()
-	spec.Rotation.Policy = v1alpha1.RotationAutomatic
-	w.apply(spec)
-	w.advance(w.t.Add(time.Minute)) // whatever was put off or backs off
-	before := w.inv.activations
-	wait := spec.Propagation.VerifierLag.Duration + spec.Propagation.ClockSkew.Duration
-	shortest := max(spec.Rotation.Interval.Duration, wait, time.Second)
-	period := max(spec.Rotation.Interval.Duration, wait+3*time.Second)
-	for range 40 {
-		w.advance(w.t.Add(period / 10))
-		w.recovered()
-	}
-	most := int(4*period/shortest) + 1
-	if got := w.inv.activations - before; w.failure == "" && (got < 2 || got > most) {
-		w.fail("%d rotations in %s of calm, not 2 to %d", got, 4*period, most)
-	}
-	if n := len(w.ringOf(w.api.objects[keyringKey]).Keys); n > 40 {
-		w.fail("the keyring holds %d keys", n)
-	}
-	if sk := w.api.objects[skKey].(*v1alpha1.SigningKey); !reflect.DeepEqual(sk.Status, throughJSON(sk.Status)) {
-		w.fail("the store keeps a status that a real server would not give back: %+v", sk.Status)
-	}
-}
-
-// TestModel walks random histories. A failure names its seed.
+// TestModel walks random histories. A failure names its seed, and the few
+// steps that suffice for it.
 func TestModel(t *testing.T) {
 	if *verbose {
-		w := run(*firstSeed)
+		w := run(*firstSeed, onlySteps)
 		t.Log("\n" + strings.Join(w.log, "\n"))
 		if w.failure != "" {
 			t.Fatalf("seed %d: %s", *firstSeed, w.failure)
@@ -378,27 +68,72 @@ func TestModel(t *testing.T) {
 	// Most of what a history makes is garbage soon, and little of it is alive
 	// at once: memory is cheaper than collecting it often.
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
+	walked := walk(*firstSeed, uint64(*histories)) //nolint:gosec // a count from a flag
+	t.Logf("%d histories from seed %d: %d activations, %d tokens signed", *histories, *firstSeed, walked.activations.Load(), walked.tokens.Load())
+	if n := walked.firstFailing.Load(); n < uint64(*histories) { //nolint:gosec // a count from a flag
+		t.Error(explain(*firstSeed+n, *shrinkTries))
+	}
+}
+
+// walked is what came of many histories.
+type walked struct {
+	// firstFailing is the place of the first history that failed; as many as
+	// there are when none did.
+	firstFailing        atomic.Uint64
+	activations, tokens atomic.Int64
+}
+
+// walk runs histories, up to the first one that fails.
+func walk(seed, count uint64) *walked {
+	var out walked
+	out.firstFailing.Store(count)
 	var next atomic.Uint64
-	var activations, tokens atomic.Int64
-	var failed atomic.Bool
 	var wait sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		wait.Go(func() {
-			for !failed.Load() {
-				n := next.Add(1) - 1
-				if n >= uint64(*histories) { //nolint:gosec // a count from a flag
-					return
-				}
-				w := run(*firstSeed + n)
-				activations.Add(int64(w.inv.activations))
-				tokens.Add(int64(w.signed))
+			// Earlier ones are finished whatever a later one does: which one
+			// is named must not depend on who was faster.
+			for n := next.Add(1) - 1; n < out.firstFailing.Load(); n = next.Add(1) - 1 {
+				w := run(seed+n, allSteps())
+				out.activations.Add(int64(w.inv.activations))
+				out.tokens.Add(int64(w.signed))
 				if w.failure != "" {
-					failed.Store(true)
-					t.Errorf("seed %d: %s\n%s", *firstSeed+n, w.failure, strings.Join(w.log[max(0, len(w.log)-40):], "\n"))
+					lower(&out.firstFailing, n)
 				}
 			}
 		})
 	}
 	wait.Wait()
-	t.Logf("%d histories from seed %d: %d activations, %d tokens signed", *histories, *firstSeed, activations.Load(), tokens.Load())
+	return &out
+}
+
+// lower sets a to n, unless it is lower already.
+func lower(a *atomic.Uint64, n uint64) {
+	for old := a.Load(); n < old; old = a.Load() {
+		if a.CompareAndSwap(old, n) {
+			return
+		}
+	}
+}
+
+// explain reports a history that fails, by the shortest one like it that was
+// found in so many tries.
+func explain(seed uint64, tries int) string {
+	steps := stepList(shrink(allSteps(), tries, func(steps []int) bool { return run(seed, steps).failure != "" }))
+	w := run(seed, steps)
+	return fmt.Sprintf("seed %d: %s\nIt fails with these of its %d steps:\n%s\nAgain: go test ./hack/model -run Model -seed %[1]d -history -steps %[5]q",
+		seed, w.failure, historyLength, strings.Join(w.log, "\n"), steps)
+}
+
+// TestReplay holds what shrinking stands on: a history goes the same way each
+// time, although its keys are others.
+func TestReplay(t *testing.T) {
+	for seed := range uint64(20) {
+		for _, steps := range [][]int{allSteps(), {2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37}} {
+			first, second := run(seed, steps), run(seed, steps)
+			if !slices.Equal(first.log, second.log) || !first.t.Equal(second.t) || first.api.seq != second.api.seq {
+				t.Errorf("seed %d went two ways:\n%s\n\n%s", seed, strings.Join(first.log, "\n"), strings.Join(second.log, "\n"))
+			}
+		}
+	}
 }

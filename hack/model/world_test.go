@@ -54,9 +54,12 @@ type ctl struct {
 type gate struct {
 	offset, lag time.Duration
 	seen        time.Time // the true time that its view is of
-	keys        *authz.Keys
-	sk          *v1alpha1.SigningKey // that keys were loaded from
-	hmac        *corev1.Secret
+	// lists says that it sees only what is newest, as one does that lists
+	// again and again; another one watches, and sees each change.
+	lists bool
+	keys  *authz.Keys
+	sk    *v1alpha1.SigningKey // that keys were loaded from
+	hmac  *corev1.Secret
 }
 
 // cacher is someone else's verifier that reads the JWKS ConfigMap seldom.
@@ -82,14 +85,16 @@ type issued struct {
 
 // world is one history.
 type world struct {
-	rng  *rand.Rand
-	t    time.Time // the true time
+	rng  *rand.Rand // of the step that runs
+	t    time.Time  // the true time
 	f    facts
 	api  *store
 	ctls [2]*ctl
 	// lead is the controller that runs; nil: none does.
 	lead *ctl
 	wake time.Time
+	// read is what the controller at work has read off its clock.
+	read time.Time
 
 	apiOffset time.Duration
 	gates     [2]*gate
@@ -98,7 +103,7 @@ type world struct {
 	tokens    []issued
 	signed    int
 
-	// failing kinds of writes, until an instant.
+	// failing is how the names of writes begin that fail until an instant.
 	failing      string
 	failingUntil time.Time
 	// forged resourceVersions of signer Secrets that no controller wrote.
@@ -150,8 +155,7 @@ func between(rng *rand.Rand, low, high time.Duration) time.Duration {
 	return low + time.Duration(rng.Int64N(int64((high-low)/time.Second)+1))*time.Second
 }
 
-func newWorld(seed uint64) *world {
-	rng := rand.New(rand.NewPCG(seed, 0))
+func newWorld(rng *rand.Rand) *world {
 	w := &world{rng: rng, t: epoch, forged: map[string]bool{}}
 	if rng.IntN(2) == 0 {
 		w.t = w.t.Add(time.Duration(rng.IntN(1000)) * time.Millisecond)
@@ -170,7 +174,10 @@ func newWorld(seed uint64) *world {
 		c := &ctl{name: fmt.Sprintf("controller %d", i), offset: w.anOffset()}
 		c.r = &controllers.SigningKeyReconciler{
 			Live: api{store: w.api}, Namespace: system, MinInterval: time.Second,
-			Now: func() time.Time { return w.t.Add(c.offset + c.leap) },
+			Now: func() time.Time {
+				w.read = w.t.Add(c.offset + c.leap)
+				return w.read
+			},
 			Clock: func() lifecycle.ClockBounds {
 				ahead := c.offset + c.leap - w.apiOffset
 				return lifecycle.ClockBounds{Min: ahead, Max: ahead}
@@ -181,7 +188,7 @@ func newWorld(seed uint64) *world {
 	}
 	w.lead = w.ctls[0]
 	for i := range w.gates {
-		w.gates[i] = &gate{offset: w.anOffset(), lag: between(rng, 0, w.f.verifierLag), seen: w.t}
+		w.gates[i] = &gate{offset: w.anOffset(), lag: between(rng, 0, w.f.verifierLag), seen: w.t, lists: i == 1}
 	}
 	w.cacher = &cacher{offset: w.anOffset(), fetched: w.t}
 	for i := range w.signers {
@@ -213,28 +220,35 @@ func (w *world) newSpec() v1alpha1.SigningKeySpec {
 		return between(w.rng, 0, most)
 	}
 	spec := v1alpha1.SigningKeySpec{
-		Algorithm:   "EdDSA",
 		MaxTokenTTL: d(between(w.rng, 5*time.Second, 60*time.Second)),
 		Propagation: v1alpha1.Propagation{
 			VerifierLag: d(w.f.verifierLag + slack(10*time.Second)),
 			SignerLag:   d(w.f.signerLag + slack(10*time.Second)),
 			ClockSkew:   d(w.f.skew + slack(2*time.Second)),
 		},
-		JWKS:           &v1alpha1.JWKS{ConfigMapName: "shop-jwks"},
 		DeletionPolicy: v1alpha1.DeletionRetain,
 	}
 	p := &spec.Propagation
 	p.Leeway = d(max(w.f.leeway, p.ClockSkew.Duration) + slack(3*time.Second))
-	least := p.VerifierLag.Duration + p.SignerLag.Duration + 3*p.ClockSkew.Duration
-	interval := d(max(time.Second, least+slack(60*time.Second)))
+	interval := d(leastInterval(spec) + slack(60*time.Second))
 	spec.Rotation = v1alpha1.Rotation{Policy: v1alpha1.RotationAutomatic, Interval: &interval}
-	if w.rng.IntN(3) == 0 {
-		spec.Algorithm = "HS256"
-		spec.JWKS = nil
+	// Keys of EdDSA take the longest to check and promise the same as ES256.
+	spec.Algorithm = []v1alpha1.Algorithm{"HS256", "HS256", "ES256", "ES256", "EdDSA"}[w.rng.IntN(5)]
+	if spec.Algorithm != "HS256" {
+		spec.JWKS = &v1alpha1.JWKS{ConfigMapName: "shop-jwks"}
 	}
 	limit := int32(w.rng.IntN(4))
 	spec.HistoryLimit = &limit
 	return spec
+}
+
+// leastInterval is the shortest one that the schema takes with the other spans
+// of a spec.
+func leastInterval(spec v1alpha1.SigningKeySpec) time.Duration {
+	p := spec.Propagation
+	known := p.VerifierLag.Duration + p.SignerLag.Duration + 3*p.ClockSkew.Duration
+	ends := p.SignerLag.Duration + spec.MaxTokenTTL.Duration + p.Leeway.Duration + 2*p.ClockSkew.Duration
+	return max(time.Second, known, (ends/16 + time.Second - 1).Truncate(time.Second))
 }
 
 // apply creates the SigningKey, or edits it.
@@ -270,7 +284,9 @@ func (w *world) poke() {
 
 // pass lets a controller reconcile, to its end or to its crash.
 func (w *world) pass(c *ctl) {
+	outer := w.read // of one that hangs before a write
 	defer func() {
+		w.read = outer
 		if r := recover(); r != nil {
 			if _, ok := r.(crash); !ok {
 				panic(r)
@@ -336,11 +352,23 @@ func (w *world) look() {
 }
 
 func (w *world) refresh(g *gate) {
-	if at := w.t.Add(-g.lag); at.After(g.seen) {
-		g.seen = at
+	to := w.t.Add(-g.lag)
+	if to.Before(g.seen) {
+		return
 	}
-	sk, _ := w.api.asOf(skKey, g.seen).(*v1alpha1.SigningKey)
-	secret, _ := w.api.asOf(hmacKey, g.seen).(*corev1.Secret)
+	if !g.lists {
+		for _, at := range w.api.changed(g.seen, to) {
+			w.show(g, at)
+		}
+	}
+	w.show(g, to)
+}
+
+// show lets a gate see the cluster as it was at an instant.
+func (w *world) show(g *gate, at time.Time) {
+	g.seen = at
+	sk, _ := w.api.asOf(skKey, at).(*v1alpha1.SigningKey)
+	secret, _ := w.api.asOf(hmacKey, at).(*corev1.Secret)
 	if sk == g.sk && secret == g.hmac {
 		return
 	}
@@ -352,7 +380,7 @@ func (w *world) refresh(g *gate) {
 	if secret != nil {
 		entry = secret.Data[keyset.HMACEntryName(tenant, skName.Name)]
 	}
-	g.keys = webhook.LoadKeys(g.keys, sk, entry)
+	g.keys = webhook.LoadKeys(g.keys, sk, entry, at.Add(g.lag+g.offset))
 }
 
 func (w *world) fetch() {
@@ -438,6 +466,9 @@ func (w *world) check() {
 // checkForged shows each gate tokens that a thief of any key could make.
 func (w *world) checkForged(i int, g *gate, now time.Time) {
 	for kid, end := range w.inv.ends {
+		if g.lists && g.keys != nil && g.keys.Details[kid].EndIsOurs {
+			continue // it never saw the status that named the end
+		}
 		known := !w.t.Before(end.said.Add(w.f.verifierLag))
 		if known && !now.Before(end.at) && accept(g, w.inv.forge(kid, now, time.Second), now) == nil {
 			w.fail("gate %d accepted a token of key %.6s, which had ended at %s", i, kid, end.at)
