@@ -2,11 +2,17 @@ package model
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -51,7 +57,7 @@ var faults = map[string]struct{ file, old, new string }{
 		"controllers/lifecycle/plan.go", "ttl.Current == 0 {", "ttl.Current < wanted {",
 	},
 	"editing the algorithm drops the active key": {
-		"controllers/lifecycle/plan.go", "	k := p.ring.Standby()\n	if k == nil {\n		return\n	}\n	fresh", "	k := p.ring.Active()\n	if k == nil {\n		return\n	}\n	fresh",
+		"controllers/lifecycle/plan.go", "k := p.ring.Standby()\n	if k == nil || k.Imported {", "k := p.ring.Active()\n	if k == nil || k.Imported {",
 	},
 	"the private half outlives the switch": {
 		"controllers/lifecycle/plan.go", "if !k.Algorithm.Symmetric() {\n			k.Private = nil", "if k.Algorithm.Symmetric() {\n			k.Private = nil",
@@ -84,7 +90,7 @@ var faults = map[string]struct{ file, old, new string }{
 		"controllers/outputs.go", "if k.Public != nil {\n			doc.Keys", "if k.Public != nil && !k.ActivatedAt.IsZero() {\n			doc.Keys",
 	},
 	"the gate leaves out the key that stands by": {
-		"webhook/keys.go", "if status.State == v1alpha1.KeyRetired || mentioned", "if status.State == v1alpha1.KeyRetired || status.State == v1alpha1.KeyPublished || mentioned",
+		"webhook/keys.go", "|| mentioned[status.KeyID] {", "|| mentioned[status.KeyID] || status.State == v1alpha1.KeyPublished {",
 	},
 	"the gate does not look at a key's end": {
 		"api/keyset/set.go", "return k.VerifyUntil.IsZero() || now.Before(k.VerifyUntil)", "return k.VerifyUntil.IsZero() || !now.IsZero()",
@@ -94,50 +100,139 @@ var faults = map[string]struct{ file, old, new string }{
 	},
 }
 
-// TestPlantedFaults compiles the model against the product with one fault at a
-// time and demands that it fails.
+// faultVariable names, in the environment of the planted model, the fault that
+// shows.
+const faultVariable = "MODEL_FAULT"
+
+// TestPlantedFaults compiles the model once against a product that can have
+// each of the faults, and demands that it fails with each.
 func TestPlantedFaults(t *testing.T) {
-	_, file, _, _ := runtime.Caller(0)
-	root := filepath.Join(filepath.Dir(file), "..", "..")
-	for name, fault := range faults {
+	binary := buildPlanted(t)
+	for _, name := range slices.Sorted(maps.Keys(faults)) {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(root, fault.file)
-			source, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n := strings.Count(string(source), fault.old); n != 1 {
-				t.Fatalf("%s has the text to replace %d times, not once: keep the fault in step with the source", fault.file, n)
-			}
-			dir := t.TempDir()
-			changed := filepath.Join(dir, filepath.Base(fault.file))
-			if err := os.WriteFile(changed, []byte(strings.Replace(string(source), fault.old, fault.new, 1)), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			overlay, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			overlayFile := filepath.Join(dir, "overlay.json")
-			if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			binary := filepath.Join(dir, "model.test")
-			build := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlayFile, "-o", binary, "./hack/model")
-			build.Dir = root
-			if out, err := build.CombinedOutput(); err != nil {
-				t.Fatalf("the fault does not compile: %v\n%s", err, out)
-			}
-			out, err := exec.CommandContext(t.Context(), binary, "-test.run", "^TestModel$", "-histories", fmt.Sprint(*faultHistories)).CombinedOutput() //nolint:gosec // built above
+			model := exec.CommandContext(t.Context(), binary, "-test.run", "^TestModel$", "-shrink", "0", "-histories", fmt.Sprint(*faultHistories)) //nolint:gosec // built above
+			model.Env = append(os.Environ(), faultVariable+"="+name)
+			out, err := model.CombinedOutput()
 			if err == nil {
 				t.Fatalf("the model did not notice in %d histories", *faultHistories)
 			}
-			if _, violation, found := strings.Cut(string(out), "seed "); found {
-				line, _, _ := strings.Cut(violation, "\n")
-				t.Logf("caught: seed %s", line)
-			} else {
+			_, violation, found := strings.Cut(string(out), ": seed ")
+			if !found {
 				t.Fatalf("the model failed in another way: %s", out)
 			}
+			line, _, _ := strings.Cut(violation, "\n")
+			t.Logf("%s: caught by history %s", name, line)
 		})
 	}
+}
+
+// buildPlanted builds this package's tests with all faults in the product.
+func buildPlanted(t *testing.T) (binary string) {
+	t.Helper()
+	_, file, _, _ := runtime.Caller(0)
+	root := filepath.Join(filepath.Dir(file), "..", "..")
+	dir := t.TempDir()
+	overlay := map[string]string{}
+	put := func(path string, source []byte) {
+		changed := filepath.Join(dir, strings.ReplaceAll(path, string(filepath.Separator), "_"))
+		if err := os.WriteFile(changed, source, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		overlay[filepath.Join(root, path)] = changed
+	}
+	byFile := map[string][]string{}
+	for name, fault := range faults {
+		byFile[fault.file] = append(byFile[fault.file], name)
+	}
+	for path, names := range byFile {
+		source, err := os.ReadFile(filepath.Join(root, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(names)
+		changed, pkg, err := plant(string(source), names)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		put(path, []byte(changed))
+		put(filepath.Join(filepath.Dir(path), "planted.go"), fmt.Appendf(nil, "package %s\n\nimport \"os\"\n\nvar plantedFault = os.Getenv(%q)\n", pkg, faultVariable))
+	}
+	raw, err := json.Marshal(map[string]any{"Replace": overlay})
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlayFile := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(overlayFile, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	binary = filepath.Join(dir, "model.test")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlayFile, "-o", binary, "./hack/model") //nolint:gosec // paths of our own
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("a fault does not compile: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// plant gives each function of a source that has faults one more version for
+// each of them, and lets plantedFault choose among these. Building all at once
+// is what makes planting cheap: linking takes longer than noticing.
+func plant(source string, names []string) (changed, pkg string, err error) {
+	files := token.NewFileSet()
+	parsed, err := parser.ParseFile(files, "", source, parser.SkipObjectResolution)
+	if err != nil {
+		return "", "", err
+	}
+	at := func(pos token.Pos) int { return files.Position(pos).Offset }
+	var errs []error
+	var versions strings.Builder
+	choices := map[int]string{} // by the place where a body begins
+	for i, name := range names {
+		fault := faults[name]
+		start := strings.Index(source, fault.old)
+		end := start + len(fault.old)
+		fn := functionAround(parsed, func(fn *ast.FuncDecl) bool { return at(fn.Body.Lbrace) < start && end <= at(fn.Body.Rbrace) })
+		if n := strings.Count(source, fault.old); n != 1 || fn == nil {
+			errs = append(errs, fmt.Errorf("%q: the text to replace is there %d times, not once, or not in a function: keep the fault in step with the source", name, n))
+			continue
+		}
+		version := fmt.Sprintf("%sFault%d", fn.Name.Name, i)
+		choices[at(fn.Body.Lbrace)+1] += fmt.Sprintf("\n\tif plantedFault == %q {\n\t\t%s\n\t}", name, callOf(fn, version))
+		fmt.Fprintf(&versions, "\n// %s: %s.\n%s%s%s%s%s\n", version, name,
+			source[at(fn.Pos()):at(fn.Name.Pos())], version, source[at(fn.Name.End()):start], fault.new, source[end:at(fn.End())])
+	}
+	from := 0
+	for _, place := range slices.Sorted(maps.Keys(choices)) {
+		changed += source[from:place] + choices[place]
+		from = place
+	}
+	return changed + source[from:] + versions.String(), parsed.Name.Name, errors.Join(errs...)
+}
+
+func functionAround(file *ast.File, within func(*ast.FuncDecl) bool) *ast.FuncDecl {
+	for _, decl := range file.Decls {
+		if fn, ok := decl.(*ast.FuncDecl); ok && fn.Body != nil && within(fn) {
+			return fn
+		}
+	}
+	return nil
+}
+
+// callOf writes a call of another version of a function with its own
+// arguments.
+func callOf(fn *ast.FuncDecl, version string) string {
+	var args []string
+	for _, field := range fn.Type.Params.List {
+		for _, name := range field.Names {
+			args = append(args, name.Name)
+		}
+	}
+	call := fmt.Sprintf("%s(%s)", version, strings.Join(args, ", "))
+	if fn.Recv != nil {
+		call = fn.Recv.List[0].Names[0].Name + "." + call
+	}
+	if fn.Type.Results == nil {
+		return call + "\n\t\treturn"
+	}
+	return "return " + call
 }
