@@ -4,6 +4,7 @@
 //
 //	go test -v -run TestFailureTable ./hack/e2e/rotation
 //	go test -v -run TestTwoControllers ./hack/e2e/rotation -chaos 2m
+//	go test -v -run TestRevocationLatency ./hack/e2e/rotation -revocations 100
 //
 // Where time passes in minutes or a fault has to hit between two writes, the
 // real reconciler runs in this process under the chart's service account, on a
