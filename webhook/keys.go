@@ -211,6 +211,7 @@ func (l *loader) revoke(sk *v1alpha1.SigningKey) {
 	for _, id := range slices.Sorted(maps.Keys(created)) {
 		at := created[id]
 		switch asked := at.Before(l.out.Asked.CutOff); {
+		case l.revoked[id]:
 		case at.Before(l.out.RevokedBefore):
 			name(id)
 			l.remembered[id] = !asked && !at.Before(told)

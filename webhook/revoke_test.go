@@ -140,6 +140,10 @@ func TestLoadKeysLeavesOutWhatIsRevoked(t *testing.T) {
 			{at: 7, sequence: 1, keys: all, want: "3", refused: "1 2", problem: "key 1: revoked before"},
 			{at: 8, sequence: 2, keys: []v1alpha1.KeyStatus{k9, with(k2, func(s *v1alpha1.KeyStatus) { s.KeyID = "other" })}, want: "9", refused: "1 2 other", problem: "key other: revoked before"},
 		},
+		"as it once told, and listed by now": {
+			{at: 5, sequence: 1, keys: all, told: [2]float64{60, 3}, want: "3", refused: "1 2"},
+			{at: 6, sequence: 1, keys: all, revoke: []string{"1", "2"}, want: "3", refused: "1 2"},
+		},
 		"as it told, where a status that was restored has lost it": {
 			{at: 5, sequence: 5, keys: all, before: 60, told: [2]float64{60, 3}, want: "3", refused: "1 2"},
 			{at: 6, sequence: 4, keys: []v1alpha1.KeyStatus{k9, k3, k2, k1}, before: 60, want: "3 9", refused: "1 2", problem: "sequence 4 after 5"},
