@@ -1,12 +1,15 @@
 package controllers
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/keywright/keywright/api/v1alpha1"
@@ -73,13 +76,7 @@ func TestALostKeyringIsRebuiltFromStatusAndTheSignerSecret(t *testing.T) {
 	w := newShopWorld(t)
 	w.reconcile(t, w.now.Add(30*time.Hour)) // one rotation
 	before := w.status(t)
-	secret := &corev1.Secret{}
-	if err := w.c.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "shop-keyring"}, secret); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.c.Delete(t.Context(), secret); err != nil {
-		t.Fatal(err)
-	}
+	w.loseKeyring(t)
 	w.reconcile(t, w.now)
 	after := w.status(t)
 	if after.ActiveKeyID != before.ActiveKeyID || after.Sequence <= before.Sequence {
@@ -96,5 +93,52 @@ func TestALostKeyringIsRebuiltFromStatusAndTheSignerSecret(t *testing.T) {
 		if !found {
 			t.Errorf("key %s was %s and is not any more", k.KeyID, k.State)
 		}
+	}
+}
+
+// The signer Secret is switched before status tells of it. If the keyring is
+// lost just then, tokens of the new key are in circulation already.
+func TestAKeyringThatIsLostInMidSwitchKeepsTheKeyThatSigns(t *testing.T) {
+	w := newShopWorld(t)
+	w.reconcile(t, w.now.Add(time.Hour))
+	before := w.status(t)
+	w.now = w.now.Add(26 * time.Hour)
+	died := errors.New("it died")
+	w.fail = func(obj client.Object) error {
+		if _, ok := obj.(*v1alpha1.SigningKey); ok {
+			return died
+		}
+		return nil
+	}
+	request := ctrl.Request{NamespacedName: client.ObjectKey{Namespace: "shop", Name: "shop"}}
+	if _, err := w.r.Reconcile(t.Context(), request); !errors.Is(err, died) {
+		t.Fatal(err)
+	}
+	w.fail = nil
+	signs := w.signerKeyID(t)
+	if signs != before.NextKeyID || w.status(t).ActiveKeyID != before.ActiveKeyID {
+		t.Fatalf("signers have %s and status says %s: not in mid-switch", signs, w.status(t).ActiveKeyID)
+	}
+	w.loseKeyring(t)
+	w.reconcile(t, w.now.Add(3*time.Second))
+	if after := w.status(t); after.ActiveKeyID != signs || w.signerKeyID(t) != signs {
+		t.Errorf("active is %s and signers have %s, want %s still", after.ActiveKeyID, w.signerKeyID(t), signs)
+	}
+}
+
+func (w *shopWorld) signerKeyID(t *testing.T) string {
+	t.Helper()
+	secret := &corev1.Secret{}
+	if err := w.c.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "shop-signing"}, secret); err != nil {
+		t.Fatal(err)
+	}
+	return string(secret.Data[KeyIDEntry])
+}
+
+func (w *shopWorld) loseKeyring(t *testing.T) {
+	t.Helper()
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop-keyring"}}
+	if err := w.c.Delete(t.Context(), secret); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -28,6 +28,8 @@ type shopWorld struct {
 	now    time.Time
 	writes int
 	alter  func(client.Object)
+	// fail refuses writes of status.
+	fail func(client.Object) error
 	// notReady collects each status written after Ready was True that said
 	// something else.
 	notReady []string
@@ -80,6 +82,11 @@ func newShopWorldOf(t *testing.T, alg v1alpha1.Algorithm) *shopWorld {
 		},
 		SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, obj client.Object, opts ...client.SubResourceUpdateOption) error {
 			w.writes++
+			if w.fail != nil {
+				if err := w.fail(obj); err != nil {
+					return err
+				}
+			}
 			ready := meta.IsStatusConditionTrue(obj.(*v1alpha1.SigningKey).Status.Conditions, v1alpha1.ConditionReady)
 			if w.wasReady && !ready {
 				w.notReady = append(w.notReady, meta.FindStatusCondition(obj.(*v1alpha1.SigningKey).Status.Conditions, v1alpha1.ConditionReady).Message)

@@ -175,8 +175,9 @@ func (w *world) observed(clock lifecycle.ClockBounds) lifecycle.Observed {
 }
 
 // privateInOutputs gives the private JWK of a key of status where an output
-// has it: the active one in the signer Secret, if it is the same key, and
-// those of HS* in keywright-hmac.
+// has it: that in the signer Secret, if it is the active key or the one that
+// stands by (which is active before status says so), and those of HS* in
+// keywright-hmac.
 func (w *world) privateInOutputs(k *v1alpha1.KeyStatus) json.RawMessage {
 	alg := keyset.Algorithm(k.Algorithm)
 	if alg.Symmetric() {
@@ -186,7 +187,7 @@ func (w *world) privateInOutputs(k *v1alpha1.KeyStatus) json.RawMessage {
 		}
 		return encoded(secret, k)
 	}
-	if k.State != v1alpha1.KeyActive || k.PublicKey == nil || w.signer == nil || !ours(w.signer, w.sk.Name) {
+	if (k.State != v1alpha1.KeyActive && k.State != v1alpha1.KeyPublished) || k.PublicKey == nil || w.signer == nil || !ours(w.signer, w.sk.Name) {
 		return nil
 	}
 	priv, pub, err := keyset.DecodePrivate(w.signer.Data[SigningJWKEntry])
