@@ -64,7 +64,7 @@ func (w *world) inject(ctx, alive context.Context) {
 	defer running.Wait()
 	var deck []kind
 	for {
-		sleep(limited, between(rng, time.Second, 4*time.Second))
+		sleep(limited, between(rng, 500*time.Millisecond, 3500*time.Millisecond))
 		if limited.Err() != nil {
 			return
 		}

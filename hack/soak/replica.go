@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -191,7 +192,7 @@ func (r *replica) start(ctx context.Context, offset time.Duration) error {
 		err := p.WaitReady(ctx)
 		select {
 		case <-p.Done():
-			return err
+			return fmt.Errorf("%w: %w", errEnded, err)
 		default:
 		}
 		if err == nil {
@@ -208,6 +209,10 @@ func (r *replica) start(ctx context.Context, offset time.Duration) error {
 	r.life = l
 	return nil
 }
+
+// errEnded says that a process ended before it was ready. A controller does so
+// while the API server is away.
+var errEnded = errors.New("ended")
 
 // watch starts a process again that ended by itself, as a kubelet would. A
 // controller may do that, when it lost the lease.
@@ -242,9 +247,9 @@ func (r *replica) watch(ctx context.Context, p *stack.Process) {
 	}
 }
 
-// again starts the replica, or says that it cannot.
+// again starts the replica. Should it end at once, watch sees to it.
 func (r *replica) again(ctx context.Context, offset time.Duration) {
-	if err := r.start(ctx, offset); err != nil && ctx.Err() == nil {
+	if err := r.start(ctx, offset); err != nil && ctx.Err() == nil && !errors.Is(err, errEnded) {
 		r.w.fault("starting %s again: %v", r.name, err)
 	}
 }
