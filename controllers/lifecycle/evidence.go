@@ -58,10 +58,15 @@ func lateNames(late []string) string {
 }
 
 // heed takes what gates know and the API server has lost, after a restore of
-// its storage: the sequence must rise above what they saw, and a key that they
-// refuse must not sign.
+// its storage: the sequence must rise above what they saw, verifiers may have
+// forgotten the key that stands by, and a key that gates refuse must not sign.
 func (p *planner) heed() {
-	p.ring.Sequence = max(p.ring.Sequence, p.seen.Evidence.Sequence)
+	if seen := p.seen.Evidence.Sequence; seen > p.ring.Sequence {
+		p.ring.Sequence = seen
+		if k := p.ring.Standby(); k != nil {
+			k.PublishedAt = time.Time{}
+		}
+	}
 	refused := p.seen.Evidence.Refused
 	if k := p.ring.Standby(); k != nil && refused[k.ID] {
 		p.ring.Keys = p.ring.Keys[:len(p.ring.Keys)-1]

@@ -114,11 +114,14 @@ func TestSignersThatStayBehindHoldARetirementOnce(t *testing.T) {
 func TestWhatGatesKnowAndTheAPIServerHasLost(t *testing.T) {
 	t.Run("a larger sequence", func(t *testing.T) {
 		s := running(t)
+		s.now = s.now.Add(time.Hour)
 		s.evidence.Sequence = s.ring.Sequence + 7
 		s.store()
 		if want := s.evidence.Sequence + 1; s.ring.Sequence != want {
 			t.Errorf("sequence = %d, want %d", s.ring.Sequence, want)
 		}
+		// The key that stands by may be one that verifiers have forgotten.
+		same(t, "publishedAt of the key that stands by", s.key("k2").PublishedAt, s.now)
 		s.settle()
 		s.evidence.Sequence = s.ring.Sequence
 		s.quiet("once the gates have heard of it")
