@@ -320,6 +320,11 @@ func (l *loader) key(status *v1alpha1.KeyStatus) *keyset.Key {
 	if l.older && isKnown && !l.details[k.ID].EndIsOurs {
 		return known
 	}
+	if isKnown && l.details[k.ID].Signed {
+		// The controller never lowers it while tokens are about; only a
+		// restore of what status is stored in does.
+		k.MaxTokenTTL = max(k.MaxTokenTTL, known.MaxTokenTTL)
+	}
 	if same, ok := l.reuse.Lookup(k.ID); ok && equalKeys(same, k) {
 		return same
 	}

@@ -299,3 +299,29 @@ func TestRestoresCutOffNoKey(t *testing.T) {
 		})
 	}
 }
+
+// The length of life that a key's tokens may have falls for no reason but a
+// restore: then tokens are about that were signed with the larger one.
+func TestARestoreDoesNotShortenTokens(t *testing.T) {
+	a := status(t, "a", v1alpha1.KeyActive)
+	life := func(d time.Duration, state v1alpha1.KeyState) v1alpha1.KeyStatus {
+		return with(a, func(s *v1alpha1.KeyStatus) { s.State, s.MaxTokenTTL.Duration = state, d })
+	}
+	for name, tc := range map[string]struct {
+		before v1alpha1.KeyState
+		want   time.Duration
+	}{
+		"of a key that signs":     {v1alpha1.KeyActive, 2 * time.Hour},
+		"of a key that stands by": {v1alpha1.KeyPublished, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			raised := webhook.LoadKeys(nil, signingKey("u", 5, life(2*time.Hour, tc.before)), nil, start)
+			restored := webhook.LoadKeys(raised, signingKey("u", 3, life(time.Hour, tc.before)), nil, start)
+			after := webhook.LoadKeys(restored, signingKey("u", 6, life(time.Hour, tc.before)), nil, start)
+			k, ok := after.Set.Lookup("a")
+			if !ok || k.MaxTokenTTL != tc.want {
+				t.Errorf("after the restore tokens may live for %s, want %s", k.MaxTokenTTL, tc.want)
+			}
+		})
+	}
+}
