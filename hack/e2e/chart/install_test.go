@@ -375,7 +375,7 @@ func (c *cluster) theGateReadsOneSecret(t *testing.T) {
 		"namespaces":                   "get list watch",
 	}
 	wantRules(t, "a namespace of users", everywhere, c.rules(t, account, "shop"))
-	home := map[string]string{"secrets[keywright-hmac]": "get list watch"}
+	home := map[string]string{"secrets[keywright-hmac keywright-gates]": "get list watch"}
 	for k, v := range everywhere {
 		home[k] = v
 	}
@@ -542,7 +542,7 @@ func (c *cluster) watchingSomeNamespaces(t *testing.T) {
 
 	gate := release + "/keywright-webhook"
 	wantRules(t, "a namespace that is not watched", map[string]string{}, c.rules(t, gate, "shop"))
-	wantRules(t, "the gate's own namespace", map[string]string{"secrets[keywright-hmac]": "get list watch"}, c.rules(t, gate, release))
+	wantRules(t, "the gate's own namespace", map[string]string{"secrets[keywright-hmac keywright-gates]": "get list watch"}, c.rules(t, gate, release))
 	wantRules(t, "a watched namespace", map[string]string{
 		"signingkeys.keywright.dev":    "get list watch",
 		"accesspolicies.keywright.dev": "get list watch",

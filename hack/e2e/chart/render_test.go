@@ -66,7 +66,7 @@ var matrix = map[string]struct {
 		check: func(t *testing.T, m manifests) {
 			want := []string{
 				"team-a/keywright-controller", "team-b/keywright-controller", "keywright-system/keywright-controller-own",
-				"team-a/keywright-webhook", "team-b/keywright-webhook", "keywright-system/keywright-webhook-hmac",
+				"team-a/keywright-webhook", "team-b/keywright-webhook", "keywright-system/keywright-webhook-own",
 			}
 			for _, kind := range []string{"Role", "RoleBinding"} {
 				if diff := cmp.Diff(want, m.names(kind), sorted); diff != "" {
@@ -84,7 +84,7 @@ var matrix = map[string]struct {
 	"all namespaces": {
 		set: withTLS,
 		check: func(t *testing.T, m manifests) {
-			if diff := cmp.Diff([]string{"keywright-system/keywright-controller-own", "keywright-system/keywright-webhook-hmac"}, m.names("Role"), sorted); diff != "" {
+			if diff := cmp.Diff([]string{"keywright-system/keywright-controller-own", "keywright-system/keywright-webhook-own"}, m.names("Role"), sorted); diff != "" {
 				t.Errorf("Roles (-want +got):\n%s", diff)
 			}
 			for _, process := range []string{"controller", "webhook"} {
@@ -133,7 +133,7 @@ var matrix = map[string]struct {
 			}
 			gate := find[appsv1.Deployment](t, m, "Deployment", "keywright-webhook").Spec.Template
 			if diff := cmp.Diff([]string{
-				"webhook", "--namespace=$(POD_NAMESPACE)", "--listen=:8443", "--admin-listen=:8081",
+				"webhook", "--namespace=$(POD_NAMESPACE)", "--listen=:8443", "--admin-listen=:8081", "--keysets-listen=:8082",
 				"--tls-cert-file=/etc/keywright/tls/tls.crt", "--tls-key-file=/etc/keywright/tls/tls.key", "--tls-min-version=1.2",
 				"--public-url=https://keys.example", "--cache-size=5000000", "--shutdown-delay=5s", "--log-level=warn", "--log-format=json", "--three",
 			}, gate.Spec.Containers[0].Args); diff != "" {
