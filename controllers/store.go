@@ -304,6 +304,8 @@ func scopeOf(w *world, plan lifecycle.Result, keyringErr error) scope {
 	switch {
 	case w.ringFault || plan.Hold != lifecycle.HoldNone:
 		return scopeNothing
+	case keyringErr != nil && w.ring.Sequence < w.sk.Status.Sequence:
+		return scopeNothing // it is an older copy, whose active key may be long retired
 	case keyringErr != nil:
 		return scopeSigner
 	}
