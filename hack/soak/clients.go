@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,8 +32,8 @@ const (
 // applications are how late the two applications of each SigningKey read their
 // mounts, and how wrong their clocks are.
 var applications = []struct{ lag, offset time.Duration }{
-	{100 * time.Millisecond, clockSkew / 2},
-	{signerLag - 200*time.Millisecond, -clockSkew / 2},
+	{100 * time.Millisecond, -clockSkew / 2},
+	{signerLag - 200*time.Millisecond, clockSkew / 2},
 }
 
 // question is one token shown to one gate, and what came of it. Times are by
@@ -164,10 +165,10 @@ func (c *crowd) choose(rng *rand.Rand) *token {
 	if len(held) == 0 {
 		return nil
 	}
-	switch rng.IntN(3) {
+	switch rng.IntN(5) {
 	case 0:
 		return held[rng.IntN(len(held))]
-	case 1: // one that is close to its last moment
+	case 1, 2, 3: // one that is close to its last moment
 		i, _ := slices.BinarySearchFunc(held, now, func(t *token, now time.Time) int { return t.exp.Add(leeway).Compare(now) })
 		return held[min(i+rng.IntN(4), len(held)-1)]
 	}
@@ -384,11 +385,8 @@ func (w *world) reason(q *question) string {
 	if err != nil {
 		return err.Error()
 	}
-	lines := strings.Split(string(raw), "\n")
-	for i := len(lines) - 1; i >= 0; i-- {
-		if strings.Contains(lines[i], q.path+`"`) || strings.HasSuffix(lines[i], q.path) || strings.Contains(lines[i], q.path+" ") {
-			return lines[i]
-		}
+	if line := regexp.MustCompile("(?m)^.*" + q.path + `\b.*$`).Find(raw); line != nil {
+		return string(line)
 	}
 	return "nothing in its log (it logs denials up to a rate)"
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,7 +31,7 @@ type kind struct {
 // kinds are shuffled like a deck of cards and taken one after another, so that
 // each comes in time.
 var kinds = []kind{
-	{"kill -9 of a controller, and start", 2, (*world).killController},
+	{"kill -9 of a controller, and start", 1, (*world).killController},
 	{"kill -9 of a gate, and start", 2, (*world).killGate},
 	{"pause of a controller", 2, (*world).pauseController},
 	{"pause of a gate", 2, (*world).pauseGate},
@@ -99,7 +100,7 @@ func one(rng *rand.Rand, of []*replica) *replica {
 
 func (w *world) killController(ctx, alive context.Context, rng *rand.Rand) bool {
 	candidates := w.controllers
-	if rng.IntN(3) > 0 { // the one that leads
+	if rng.IntN(2) > 0 { // the one that leads
 		for _, c := range w.controllers {
 			if c.leads(ctx) {
 				candidates = []*replica{c}
@@ -160,16 +161,20 @@ type plane struct {
 	copies []copied
 }
 
-// copied is a copy of etcd's data, and which keys were active in it.
+// copied is a copy of etcd's data, and which keys it has: by SigningKey those
+// that were active, and all.
 type copied struct {
 	dir    string
 	at     time.Time
 	active map[string]string
+	keys   map[string]bool
 }
 
-// begin takes the plane, unless it is taken.
-func (p *plane) begin() bool {
-	if !p.busy.TryLock() {
+// begin takes the plane once it is free; false: ctx ended before.
+func (p *plane) begin(ctx context.Context) bool {
+	p.busy.Lock()
+	if ctx.Err() != nil {
+		p.busy.Unlock()
 		return false
 	}
 	p.touched()
@@ -204,7 +209,7 @@ func (w *world) pauseEtcd(ctx, _ context.Context, rng *rand.Rand) bool {
 }
 
 func (w *world) pausePlane(ctx context.Context, rng *rand.Rand, name string, pause, resume func() error) bool {
-	if !w.plane.begin() {
+	if !w.plane.begin(ctx) {
 		return false
 	}
 	defer w.plane.end()
@@ -224,7 +229,7 @@ func (w *world) noted(what string, err error) {
 }
 
 func (w *world) restartAPIServer(ctx, _ context.Context, rng *rand.Rand) bool {
-	if !w.plane.begin() {
+	if !w.plane.begin(ctx) {
 		return false
 	}
 	defer w.plane.end()
@@ -238,8 +243,8 @@ func (w *world) restartAPIServer(ctx, _ context.Context, rng *rand.Rand) bool {
 }
 
 // restartEtcd kills etcd and keeps a copy of its data.
-func (w *world) restartEtcd(context.Context, context.Context, *rand.Rand) bool {
-	if !w.plane.begin() {
+func (w *world) restartEtcd(ctx, _ context.Context, _ *rand.Rand) bool {
+	if !w.plane.begin(ctx) {
 		return false
 	}
 	defer w.plane.end()
@@ -251,7 +256,7 @@ func (w *world) copyEtcd() {
 	w.event("kill -9 of etcd, for as long as it takes to copy its data and to start")
 	c := copied{dir: filepath.Join(w.stack.Dir(), fmt.Sprintf("etcd-%d", time.Now().UnixNano())), at: time.Now()}
 	err := w.stack.Plane.StopEtcd()
-	c.active = w.history.actives()
+	c.active, c.keys = w.history.actives(), w.history.keyIDs()
 	err = errors.Join(err, os.CopyFS(c.dir, os.DirFS(w.stack.Plane.EtcdData())), w.stack.Plane.StartEtcd())
 	w.noted("copying etcd's data", err)
 	if err != nil {
@@ -261,7 +266,7 @@ func (w *world) copyEtcd() {
 	w.plane.copies = append(w.plane.copies, c)
 	old := copied{}
 	if n := len(w.plane.copies); n > 2 {
-		old, w.plane.copies = w.plane.copies[0], w.plane.copies[1:]
+		old, w.plane.copies = w.plane.copies[0], slices.Clone(w.plane.copies[1:])
 	}
 	w.plane.mu.Unlock()
 	if old.dir != "" {
@@ -270,44 +275,33 @@ func (w *world) copyEtcd() {
 }
 
 // restore puts an earlier copy of etcd's data in place, so that at least one
-// rotation is rolled back. Gates run on and know more than the API server.
-func (w *world) restore(ctx, alive context.Context, _ *rand.Rand) bool {
-	if !w.plane.begin() {
+// rotation is rolled back, and half of the time one to a key that the copy does
+// not have. Gates run on and know more than the API server.
+func (w *world) restore(ctx, alive context.Context, rng *rand.Rand) bool {
+	if len(w.plane.kept()) == 0 && !w.restartEtcd(ctx, alive, rng) {
+		return false
+	}
+	loses := rng.IntN(2) == 0
+	for deadline := time.Now().Add(5 * interval); time.Now().Before(deadline) && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
+		if kept := w.plane.kept(); len(kept) > 0 && w.enough(kept[0], loses) {
+			break
+		}
+	}
+	if !w.plane.begin(ctx) {
 		return false
 	}
 	defer w.plane.end()
-	w.plane.mu.Lock()
-	if len(w.plane.copies) == 0 {
-		w.plane.mu.Unlock()
-		w.copyEtcd()
-		w.plane.mu.Lock()
-	}
-	if len(w.plane.copies) == 0 {
-		w.plane.mu.Unlock()
-		return false
-	}
-	c := w.plane.copies[0]
-	copies := w.plane.copies
-	w.plane.copies = nil // those of before are of another history
-	w.plane.mu.Unlock()
+	copies := w.plane.forget() // they are of another history then
 	defer func() {
 		for _, c := range copies {
 			_ = os.RemoveAll(c.dir) // it goes with the stack's folder
 		}
 	}()
-	rolledBack := func() (names []string) {
-		now := w.history.actives()
-		for _, s := range w.specs {
-			if now[s.name] != c.active[s.name] {
-				names = append(names, s.name)
-			}
-		}
-		return names
+	if len(copies) == 0 {
+		return false
 	}
-	for deadline := time.Now().Add(3 * interval); len(rolledBack()) == 0 && time.Now().Before(deadline) && ctx.Err() == nil; {
-		sleep(ctx, 100*time.Millisecond)
-	}
-	names := rolledBack()
+	c := copies[0]
+	names := w.rolledBack(c)
 	if len(names) == 0 {
 		return false
 	}
@@ -334,6 +328,43 @@ func (w *world) restore(ctx, alive context.Context, _ *rand.Rand) bool {
 	w.noted("restoring etcd", err)
 	w.event("the API server is back, with what was there at %s", clock(c.at))
 	return true
+}
+
+// kept are the copies that there are, the oldest first.
+func (p *plane) kept() []copied {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.copies
+}
+
+func (p *plane) forget() []copied {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	copies := p.copies
+	p.copies = nil
+	return copies
+}
+
+// rolledBack are the SigningKeys that have another active key than in a copy.
+func (w *world) rolledBack(c copied) (names []string) {
+	now := w.history.actives()
+	for _, s := range w.specs {
+		if now[s.name] != c.active[s.name] {
+			names = append(names, s.name)
+		}
+	}
+	return names
+}
+
+// enough says whether a restore would roll back something, or lose a key that
+// signs.
+func (w *world) enough(c copied, loses bool) bool {
+	for name, id := range w.history.actives() {
+		if (loses && !c.keys[id]) || (!loses && id != c.active[name]) {
+			return true
+		}
+	}
+	return false
 }
 
 // some takes one replica's link, or now and then all of them.

@@ -89,7 +89,8 @@ type key struct {
 	private any
 	alg     keyset.Algorithm
 	iss     string
-	// shown is since when status has shown it, by epoch.
+	// shown is since when status has shown it, by epoch, and still did so at
+	// the end of that.
 	shown map[int]span
 	// ends are what status said of its end, in order.
 	ends []ending
@@ -291,8 +292,15 @@ func (h *history) signingKey(at span, sk *v1alpha1.SigningKey, first bool) {
 	}
 	s.sequence = sk.Status.Sequence
 	s.highest = max(s.highest, s.sequence)
+	there := map[string]bool{}
 	for i := range sk.Status.Keys {
+		there[sk.Status.Keys[i].KeyID] = true
 		h.keyStatus(at, sk.Name, &sk.Status.Keys[i], first)
+	}
+	for _, k := range h.keys {
+		if k.of == sk.Name && !there[k.id] {
+			delete(k.shown, h.epoch) // gates may have dropped it
+		}
 	}
 }
 
@@ -659,6 +667,17 @@ func (h *history) actives() map[string]string {
 	out := map[string]string{}
 	for name, s := range h.signing {
 		out[name] = s.active
+	}
+	return out
+}
+
+// keyIDs are all keys that ever were.
+func (h *history) keyIDs() map[string]bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[string]bool{}
+	for id := range h.keys {
+		out[id] = true
 	}
 	return out
 }
