@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"maps"
+	"math"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -103,6 +104,17 @@ func signerKeyID(secret *corev1.Secret, ring lifecycle.Keyring) string {
 		return ""
 	}
 	return k.ID
+}
+
+// signerTTL is what a signer Secret tells of maxTokenTTL; 0: nothing.
+func signerTTL(secret *corev1.Secret) time.Duration {
+	var head struct {
+		MaxTokenTTL int64 `json:"maxTokenTTL"` // seconds
+	}
+	if json.Unmarshal(secret.Data[SigningJWKEntry], &head) != nil || head.MaxTokenTTL < 0 || head.MaxTokenTTL > int64(math.MaxInt64/time.Second) {
+		return 0
+	}
+	return time.Duration(head.MaxTokenTTL) * time.Second
 }
 
 // jwksData is the content of the JWKS ConfigMap at now; nil when there is no

@@ -169,9 +169,30 @@ func (w *world) observed(clock lifecycle.ClockBounds) lifecycle.Observed {
 		seen.StatusRevokedBefore = lifecycle.RevokedBefore{Asked: r.Time.UTC(), CutOff: r.CutOff.UTC()}
 	}
 	if w.signer != nil {
-		seen.SignerKeyID = signerKeyID(w.signer, w.ring)
+		ring := w.ring
+		if ring.Sequence < w.sk.Status.Sequence {
+			ring = w.statusRing() // it was lost
+		}
+		seen.SignerKeyID, seen.SignerTTL = signerKeyID(w.signer, ring), signerTTL(w.signer)
 	}
 	return seen
+}
+
+// statusRing is what status tells of the keys, as far as a signer Secret is
+// compared with it.
+func (w *world) statusRing() (ring lifecycle.Keyring) {
+	for i := range w.sk.Status.Keys {
+		status := &w.sk.Status.Keys[i]
+		k := lifecycle.Key{ID: status.KeyID, Algorithm: keyset.Algorithm(status.Algorithm)}
+		if status.PublicKey != nil {
+			public := keyset.Members(*status.PublicKey)
+			k.Public = &public
+		} else {
+			k.Private = w.privateInOutputs(status)
+		}
+		ring.Keys = append(ring.Keys, k)
+	}
+	return ring
 }
 
 // privateInOutputs gives the private JWK of a key of status where an output

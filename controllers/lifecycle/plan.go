@@ -44,6 +44,8 @@ type Observed struct {
 	Shown func(keyID string) bool
 	// SignerKeyID is the key ID in the signer Secret; empty: none.
 	SignerKeyID string
+	// SignerTTL is the maxTokenTTL in the signer Secret; 0: none.
+	SignerTTL time.Duration
 	// StatusSequence, StatusKeys (newest first) and StatusRevokedBefore are
 	// what status says.
 	StatusSequence      int64

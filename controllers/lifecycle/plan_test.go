@@ -38,6 +38,7 @@ type scene struct {
 	imported       *Key
 	evidence       Evidence
 	signer         string
+	signerTTL      time.Duration
 	clock          ClockBounds
 }
 
@@ -81,6 +82,7 @@ func (s *scene) plan() Result {
 	return Plan(s.want, s.ring, Observed{
 		Shown:          func(id string) bool { return s.shown[id] },
 		SignerKeyID:    s.signer,
+		SignerTTL:      s.signerTTL,
 		StatusSequence: s.statusSequence,
 		StatusKeys:     s.statusKeys(),
 		Private:        func(k *v1alpha1.KeyStatus) json.RawMessage { return s.private[k.KeyID] },

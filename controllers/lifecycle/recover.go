@@ -12,6 +12,7 @@ import (
 // replaced by an older copy. What status says of a key counts, for verifiers
 // have gone by it; the keyring gives private halves, and so do the outputs. A
 // key that status no longer knows is gone: it had retired, or never signed.
+// Older keys than the active one stand before it in the keyring.
 func (p *planner) recover() {
 	if p.ring.Sequence >= p.seen.StatusSequence {
 		return
@@ -28,17 +29,29 @@ func (p *planner) recover() {
 				ID: status.KeyID, Sequence: status.Sequence, CreatedAt: status.CreatedAt.UTC(), RevokedAt: instant(status.RevokedAt),
 			})
 		default:
-			if k := p.recovered(status, old.Find(status.KeyID)); k.Private != nil || !k.ActivatedAt.IsZero() {
-				p.ring.Keys = append(p.ring.Keys, k)
-			} // else nobody can ever sign with it
+			k := p.recovered(status, old.Find(status.KeyID))
+			switch {
+			case !k.ActivatedAt.IsZero():
+			case k.Private != nil && k.ID == p.seen.SignerKeyID:
+				k.ActivatedAt = p.now // it signs, though status could not say so yet
+			case k.Private == nil || p.seen.SignerKeyID == "":
+				// It will not sign, but someone may have signed with it,
+				// before status could say so.
+				k.ActivatedAt, k.DeactivatedAt = p.now, p.now
+				k.VerifyUntil = p.verifyUntil(&k)
+				if k.Public != nil {
+					k.Private = nil
+				}
+				p.ring.Keys = slices.Insert(p.ring.Keys, 0, k)
+				continue
+			}
+			p.ring.Keys = append(p.ring.Keys, k)
 		}
 	}
 	if r := p.seen.StatusRevokedBefore; r.CutOff.After(p.ring.RevokedBefore.CutOff) {
 		p.ring.RevokedBefore = r
 	}
-	if p.ring.TokenTTL.Current == 0 {
-		p.ring.TokenTTL.Current = p.leastTTL()
-	}
+	p.ring.TokenTTL = TokenTTL{Current: p.leastTTL()}
 	p.note(v1alpha1.TransitionRecover, "")
 }
 
@@ -80,10 +93,14 @@ func samePublic(a, b *keyset.Members) bool {
 	return a == b || (a != nil && b != nil && *a == *b)
 }
 
-// leastTTL is what every key that verifies allows, and the spec: nobody knows
-// any more what signers were told.
+// leastTTL is what signers were told, where an output still has it, and at
+// most what every key that verifies and the spec allow: a raise that was under
+// way begins again.
 func (p *planner) leastTTL() time.Duration {
 	least := p.want.Spec.MaxTokenTTL.Duration
+	if told := p.seen.SignerTTL; told > 0 {
+		least = min(least, told)
+	}
 	for _, k := range p.ring.Verifying(p.now) {
 		least = min(least, k.MaxTokenTTL)
 	}

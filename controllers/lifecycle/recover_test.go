@@ -84,7 +84,11 @@ func TestAKeyringThatWasLostIsRebuilt(t *testing.T) {
 		if len(r.Transitions) == 0 || r.Transitions[0].Type != v1alpha1.TransitionRecover || r.Keyring.Sequence != sequence+1 {
 			t.Errorf("transitions %v, sequence %d, want a recovery at %d", r.Transitions, r.Keyring.Sequence, sequence+1)
 		}
-		s.wantKeys("rebuilt", []string{"k1", "k2", "k4"}, nil) // nobody can sign with k3
+		// Nobody can sign with k3 any more; if someone has, its tokens pass.
+		s.wantKeys("rebuilt", []string{"k3", "k1", "k2", "k4"}, nil)
+		if k := s.key("k3"); k.VerifyUntil.IsZero() || k.Private != nil {
+			t.Errorf("k3 = %+v, want it to verify for a while", k)
+		}
 		if a := s.ring.Active(); a == nil || a.ID != "k2" || string(a.Private) != `{"d":"2"}` {
 			t.Errorf("active is %+v, want k2 with its private half", a)
 		}
@@ -109,6 +113,28 @@ func TestAKeyringThatWasLostIsRebuilt(t *testing.T) {
 			t.Errorf("k2 verifies until %s, but its tokens live for another %s", k.VerifyUntil, tokenTTL)
 		}
 	})
+	t.Run("the key that stands by is in the signer Secret", func(t *testing.T) {
+		s, _ := rotated(t)
+		s.lose(Keyring{})
+		s.private = map[string]json.RawMessage{"k3": json.RawMessage(`{"d":"3"}`)}
+		s.signer = "k3" // it was switched before status told
+		s.store()
+		if a := s.ring.Active(); a == nil || a.ID != "k3" {
+			t.Errorf("active is %v, want k3: it signs", a)
+		}
+	})
+	t.Run("a raise of maxTokenTTL begins again", func(t *testing.T) {
+		s, _ := rotated(t)
+		s.want.Spec.MaxTokenTTL.Duration = 5 * tokenTTL
+		s.store() // status allows more, signers are not told yet
+		s.lose(Keyring{})
+		s.private = map[string]json.RawMessage{"k2": json.RawMessage(`{}`)}
+		s.signerTTL = tokenTTL
+		s.store()
+		if got := s.ring.TokenTTL; got.Current != tokenTTL || got.Raise != 5*tokenTTL {
+			t.Errorf("signers are told %+v, want %s until every verifier knows of more", got, tokenTTL)
+		}
+	})
 	t.Run("revoked keys stay revoked", func(t *testing.T) {
 		s, _ := rotated(t)
 		s.revokeKey("k1")
@@ -117,7 +143,7 @@ func TestAKeyringThatWasLostIsRebuilt(t *testing.T) {
 		s.lose(Keyring{})
 		s.private = map[string]json.RawMessage{"k2": json.RawMessage(`{}`)}
 		s.found()
-		s.wantKeys("rebuilt", []string{"k2", "k4"}, []string{"k1"})
+		s.wantKeys("rebuilt", []string{"k3", "k2", "k4"}, []string{"k1"})
 	})
 }
 
