@@ -2,7 +2,7 @@
 # (control plane, ingress-nginx) lie outside the repository, by version.
 
 # Histories that the model test walks.
-HISTORIES ?= 2000
+HISTORIES ?= 10000
 # How long each fuzz target runs in `make fuzz`.
 FUZZTIME ?= 1m
 # Test binaries that run at once: the tests start real control planes.

@@ -95,6 +95,30 @@ var faults = map[string]struct{ file, old, new string }{
 	"the gate does not look at a key's end": {
 		"api/keyset/set.go", "return k.VerifyUntil.IsZero() || now.Before(k.VerifyUntil)", "return k.VerifyUntil.IsZero() || !now.IsZero()",
 	},
+	"a lost keyring is made anew": {
+		"controllers/lifecycle/plan.go", "	p.recover()\n", "",
+	},
+	"a revoked key comes back with an older keyring": {
+		"controllers/lifecycle/recover.go", "case status.State == v1alpha1.KeyRevoked:", "case status.State == v1alpha1.KeyRevoked && status.KeyID == \"\":",
+	},
+	"a revoked key goes on": {
+		"controllers/lifecycle/revoke.go", "case all, listed[k.ID],", "case all,",
+	},
+	"keys made before a time are revoked only if they are listed": {
+		"controllers/lifecycle/revoke.go", "Ceil(k.CreatedAt).Before(p.ring.RevokedBefore.CutOff):", "false:",
+	},
+	"an older copy of the keyring reaches signers": {
+		"controllers/store.go", "	case keyringErr != nil && w.ring.Sequence < w.sk.Status.Sequence:\n		return scopeNothing // it is an older copy, whose active key may be long retired\n", "",
+	},
+	"a key that a restore brought back signs at once": {
+		"controllers/lifecycle/evidence.go", "			k.PublishedAt = time.Time{}\n", "			_ = k\n",
+	},
+	"a gate that hangs is not waited for": {
+		"controllers/lifecycle/evidence.go", "return len(p.seen.Evidence.Late) == 0", "return true",
+	},
+	"the gate forgets keys that a restored status does not know": {
+		"webhook/keys.go", "	keys = append(keys, l.keep(mentioned)...)\n", "	l.keep(mentioned)\n",
+	},
 	"the gate does not look at a token's length of life": {
 		"webhook/token/token.go", "> t.Key.MaxTokenTTL", "> 1000*t.Key.MaxTokenTTL",
 	},

@@ -40,6 +40,11 @@ var happenings = []happening{
 	{"an output is deleted", 3, (*world).prune},
 	{"an output is overwritten", 2, (*world).tamper},
 	{"the SigningKey is deleted and made again", 1, (*world).recreate},
+	{"a key is revoked", 2, (*world).revoke},
+	{"revocations leave the spec", 1, (*world).unrevoke},
+	{"the keyring is lost", 2, (*world).loseKeyring},
+	{"the storage is restored", 2, (*world).restore},
+	{"a gate hangs", 1, (*world).hang},
 }
 
 func (w *world) untilWake() {
@@ -212,7 +217,7 @@ func (w *world) prune() {
 	}
 	output := outputs[w.rng.IntN(len(outputs))]
 	w.note("that is %s", output)
-	w.sabotage = true
+	w.sabotage, w.disturbedAt = true, w.t
 	w.api.delete(output)
 	w.sabotage = false
 	if output == jwksKey {
@@ -225,7 +230,7 @@ func (w *world) prune() {
 // tamper puts an old or emptied signer Secret, or an emptied ConfigMap, where
 // the controller's was.
 func (w *world) tamper() {
-	w.sabotage = true
+	w.sabotage, w.disturbedAt = true, w.t
 	defer func() { w.sabotage = false }()
 	if cm, ok := w.api.objects[jwksKey].(*corev1.ConfigMap); ok && w.rng.IntN(2) == 0 {
 		emptied := cm.DeepCopy()
@@ -257,8 +262,11 @@ func (w *world) tamper() {
 
 func (w *world) recreate() {
 	sk, ok := w.api.objects[skKey].(*v1alpha1.SigningKey)
-	if !ok {
+	if !ok || w.lost { // then status is the only copy
 		return
+	}
+	if !w.restoredAt.IsZero() && w.t.Sub(w.restoredAt) < 3*time.Minute {
+		return // gates alone know of what the restore undid, and would forget it
 	}
 	w.api.delete(skKey)
 	w.gone = true
@@ -279,7 +287,7 @@ func (w *world) recovered() {
 	}
 	hmac, _ := w.api.objects[hmacKey].(*corev1.Secret)
 	missing := slices.ContainsFunc(sk.Status.Keys, func(k v1alpha1.KeyStatus) bool {
-		return k.State != v1alpha1.KeyRetired && k.PublicKey == nil && !strings.Contains(hmacText(hmac), k.KeyID)
+		return k.State != v1alpha1.KeyRetired && k.State != v1alpha1.KeyRevoked && k.PublicKey == nil && !strings.Contains(hmacText(hmac), k.KeyID)
 	})
 	switch {
 	case !missing:
@@ -356,7 +364,7 @@ func run(seed uint64, steps []int) *world {
 // settle ends every fault and demands that rotations go on and the keyring
 // stays small.
 func (w *world) settle() {
-	w.failingUntil, w.lead = w.t, w.ctls[0]
+	w.failingUntil, w.hangsUntil, w.lead = w.t, w.t, w.ctls[0]
 	w.calm()
 	w.lead.leap = 0
 	sk, ok := w.api.objects[skKey].(*v1alpha1.SigningKey)

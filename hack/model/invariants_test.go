@@ -38,6 +38,14 @@ type invariants struct {
 	dropped map[string]time.Time
 	// issuers are those of all keys ever in the keyring.
 	issuers map[string]string
+	// revoked are keys that are revoked, and since when. mayRefuse are those of
+	// which tokens need not pass, and again those that signed again after the
+	// storage was restored, and since when.
+	revoked, again map[string]time.Time
+	mayRefuse      map[string]bool
+	// young are keys that had only just become active at a restore; undone are
+	// those that a restore has undone, which nobody can publish any more.
+	young, undone map[string]bool
 	// bySequence is the key set of each sequence.
 	bySequence  map[int64][]lifecycle.Key
 	sequence    map[string]int64 // of status, by UID
@@ -46,6 +54,8 @@ type invariants struct {
 
 func (v *invariants) init() {
 	v.shownSince, v.inJWKS, v.first = map[string]time.Time{}, map[string]bool{}, map[string]bool{}
+	v.young, v.undone = map[string]bool{}, map[string]bool{}
+	v.revoked, v.again, v.mayRefuse = map[string]time.Time{}, map[string]time.Time{}, map[string]bool{}
 	v.ends, v.dropped, v.issuers = map[string]end{}, map[string]time.Time{}, map[string]string{}
 	v.bySequence, v.sequence = map[int64][]lifecycle.Key{}, map[string]int64{}
 }
@@ -83,7 +93,7 @@ func (v *invariants) firstKnown(kid string, lag time.Duration) time.Time {
 func (w *world) observe(write write) {
 	switch obj := write.after.(type) {
 	case *corev1.Secret:
-		if obj.Name == "shop-keyring" {
+		if obj.Name == "shop-keyring" && !w.sabotage {
 			w.observeKeyring(write)
 		}
 	case *corev1.ConfigMap:
@@ -123,11 +133,15 @@ func (w *world) ringOf(obj any) lifecycle.Keyring {
 }
 
 func (w *world) observeKeyring(write write) {
-	before, after := w.ringOf(write.before), w.ringOf(write.after)
+	after := w.ringOf(write.after)
+	before, mended := w.mended(w.ringOf(write.before), after)
+	for _, t := range after.Revoked {
+		w.inv.mayRefuse[t.ID] = true // and must, once status says so
+	}
 	if w.lead != nil && w.lead.leap != 0 && !reflect.DeepEqual(before.Keys, after.Keys) {
 		w.fail("the keyring changed while the controller's clock was wrong by %s", w.lead.leap)
 	}
-	if after.Sequence < before.Sequence {
+	if after.Sequence < before.Sequence && !mended {
 		w.fail("sequence fell from %d to %d", before.Sequence, after.Sequence)
 	}
 	if old, ok := w.inv.bySequence[after.Sequence]; ok && !reflect.DeepEqual(old, after.Keys) {
@@ -147,9 +161,14 @@ func (w *world) observeKeyring(write write) {
 		}
 		if k.ActivatedAt.IsZero() {
 			standbys++
+		} else if mended && (old == nil || old.ActivatedAt.IsZero()) {
+			if active := after.Active(); active != nil && active.ID == k.ID {
+				w.inv.activations++
+				w.inv.first[k.ID] = true
+			} // else it may have signed, and never will again
 		} else if old == nil || old.ActivatedAt.IsZero() {
 			activated++
-			w.observeActivation(before, k)
+			w.observeActivation(before, after, k)
 		}
 		if !k.DeactivatedAt.IsZero() && k.Public != nil && k.Private != nil {
 			w.fail("key %.6s no longer signs but its private half is kept", k.ID)
@@ -164,7 +183,7 @@ func (w *world) observeKeyring(write write) {
 				w.fail("key %.6s verifies for %s after its end, which no spec asked for", k.ID, k.VerifyUntil.Sub(k.DeactivatedAt))
 			}
 		}
-		if old != nil && !k.VerifyUntil.IsZero() && k.VerifyUntil.Before(old.VerifyUntil) {
+		if old != nil && !mended && !k.VerifyUntil.IsZero() && k.VerifyUntil.Before(old.VerifyUntil) {
 			w.fail("the end of key %.6s came nearer: %s to %s", k.ID, old.VerifyUntil, k.VerifyUntil)
 		}
 	}
@@ -177,16 +196,18 @@ func (w *world) observeKeyring(write write) {
 	if activated > 1 {
 		w.fail("%d activations in one write", activated)
 	}
-	if len(after.Keys) > 1 && after.Active() == nil {
+	if len(after.Keys) > 1 && after.Active() == nil && len(after.Revoked) == len(before.Revoked) && before.Active() != nil && !mended && !w.refused(before.Active().ID) {
 		w.fail("no key is active")
 	}
 	for i := range before.Keys {
 		k := &before.Keys[i]
-		if now[k.ID] {
+		if now[k.ID] || after.IsRevoked(k.ID) {
 			continue
 		}
-		if k.ActivatedAt.IsZero() {
+		if k.ActivatedAt.IsZero() || (mended && !w.handed(k.ID)) {
 			w.inv.dropped[k.ID] = time.Time{}
+		} else if w.refused(k.ID) {
+			continue
 		} else if k.VerifyUntil.IsZero() || w.t.Add(-w.f.skew).Before(k.VerifyUntil) && w.t.Add(w.f.skew).Before(k.VerifyUntil) {
 			w.fail("key %.6s was forgotten before its end", k.ID)
 		}
@@ -194,12 +215,16 @@ func (w *world) observeKeyring(write write) {
 }
 
 // observeActivation checks invariant 1 against what was truly shown.
-func (w *world) observeActivation(before lifecycle.Keyring, k *lifecycle.Key) {
+func (w *world) observeActivation(before, after lifecycle.Keyring, k *lifecycle.Key) {
 	w.inv.activations++
 	since, ok := w.inv.shownSince[k.ID]
-	first := before.Active() == nil
+	active := before.Active()
+	first := active == nil || active.Private == nil || after.IsRevoked(active.ID) || w.refused(active.ID)
 	if first {
 		w.inv.first[k.ID] = true
+	}
+	if !first && w.t.Before(w.hangsUntil) {
+		w.fail("key %.6s was activated while a gate hangs", k.ID)
 	}
 	if !ok {
 		w.fail("key %.6s was activated but not everything shows it", k.ID)
@@ -212,6 +237,9 @@ func (w *world) observeActivation(before lifecycle.Keyring, k *lifecycle.Key) {
 }
 
 func (w *world) observeStatus(write write, sk *v1alpha1.SigningKey) {
+	if w.sabotage {
+		return
+	}
 	old, _ := write.before.(*v1alpha1.SigningKey)
 	if sk.Status.Sequence < w.inv.sequence[string(sk.UID)] {
 		w.fail("status sequence fell to %d", sk.Status.Sequence)
@@ -229,6 +257,9 @@ func (w *world) observeStatus(write write, sk *v1alpha1.SigningKey) {
 		}
 	}
 	for _, k := range sk.Status.Keys {
+		if k.State == v1alpha1.KeyRevoked {
+			w.inv.revokedKey(k.KeyID, w.t)
+		}
 		switch last, known := w.inv.ends[k.KeyID]; {
 		case k.VerifyUntil == nil:
 			delete(w.inv.ends, k.KeyID)
@@ -247,7 +278,7 @@ func (w *world) observeShown() {
 		hmac, _ := w.api.objects[hmacKey].(*corev1.Secret)
 		for _, k := range sk.Status.Keys {
 			switch {
-			case k.State == v1alpha1.KeyRetired:
+			case k.State == v1alpha1.KeyRetired, k.State == v1alpha1.KeyRevoked:
 			case k.PublicKey == nil:
 				shown[k.KeyID] = strings.Contains(hmacText(hmac), k.KeyID)
 			case sk.Spec.JWKS != nil:

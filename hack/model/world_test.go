@@ -112,6 +112,17 @@ type world struct {
 	// SigningKey was away; cacherFrom the same for the cacher.
 	gatesFrom, cacherFrom time.Time
 	gone                  bool
+	// lost is set from when the keyring was taken away until it is back, and
+	// before is what it held.
+	lost   bool
+	before lifecycle.Keyring
+	// hangs is the gate that does not answer controllers until hangsUntil.
+	hangs       int
+	hangsUntil  time.Time
+	thumbprints map[string]string
+	// restoredAt is when the storage was last restored, and disturbedAt when
+	// someone last took anything away.
+	restoredAt, disturbedAt time.Time
 	// sabotage is set while someone else writes.
 	sabotage bool
 	uid      int
@@ -156,7 +167,7 @@ func between(rng *rand.Rand, low, high time.Duration) time.Duration {
 }
 
 func newWorld(rng *rand.Rand) *world {
-	w := &world{rng: rng, t: epoch, forged: map[string]bool{}}
+	w := &world{rng: rng, t: epoch, forged: map[string]bool{}, thumbprints: map[string]string{}}
 	if rng.IntN(2) == 0 {
 		w.t = w.t.Add(time.Duration(rng.IntN(1000)) * time.Millisecond)
 	}
@@ -182,6 +193,7 @@ func newWorld(rng *rand.Rand) *world {
 				ahead := c.offset + c.leap - w.apiOffset
 				return lifecycle.ClockBounds{Min: ahead, Max: ahead}
 			},
+			Gates:  w.ask,
 			Events: &events.FakeRecorder{},
 		}
 		w.ctls[i] = c
@@ -437,7 +449,7 @@ func (w *world) check() {
 		now := w.t.Add(g.offset)
 		if !w.gone && !w.t.Before(w.gatesFrom) {
 			for _, tok := range w.tokens {
-				if !now.Before(tok.exp.Add(w.f.leeway)) || w.t.Before(w.inv.firstKnown(tok.kid, w.f.verifierLag)) {
+				if w.inv.excused(tok) || (g.lists && w.inv.young[tok.kid]) || !now.Before(tok.exp.Add(w.f.leeway)) || w.t.Before(w.inv.firstKnown(tok.kid, w.f.verifierLag)) {
 					continue
 				}
 				if err := accept(g, tok, now); err != nil {
@@ -447,13 +459,14 @@ func (w *world) check() {
 			}
 		}
 		w.checkForged(i, g, now)
+		w.checkRevoked(i, g, now)
 	}
 	if w.cacher.kids == nil || w.gone || w.t.Before(w.cacherFrom) {
 		return
 	}
 	now := w.t.Add(w.cacher.offset)
 	for _, tok := range w.tokens {
-		if tok.symm || !now.Before(tok.exp) || w.t.Before(w.inv.firstKnown(tok.kid, w.f.verifierLag)) || !w.inv.inJWKS[tok.kid] {
+		if tok.symm || w.inv.excused(tok) || w.inv.undone[tok.kid] || !now.Before(tok.exp) || w.t.Before(w.inv.firstKnown(tok.kid, w.f.verifierLag)) || !w.inv.inJWKS[tok.kid] {
 			continue
 		}
 		if !w.cacher.kids[tok.kid] {
@@ -466,7 +479,7 @@ func (w *world) check() {
 // checkForged shows each gate tokens that a thief of any key could make.
 func (w *world) checkForged(i int, g *gate, now time.Time) {
 	for kid, end := range w.inv.ends {
-		if g.lists && g.keys != nil && g.keys.Details[kid].EndIsOurs {
+		if (g.lists || !w.restoredAt.IsZero()) && g.keys != nil && g.keys.Details[kid].EndIsOurs {
 			continue // it never saw the status that named the end
 		}
 		known := !w.t.Before(end.said.Add(w.f.verifierLag))
@@ -475,6 +488,9 @@ func (w *world) checkForged(i int, g *gate, now time.Time) {
 		}
 	}
 	for kid, gone := range w.inv.dropped {
+		if !w.restoredAt.IsZero() && g.keys != nil && g.keys.Details[kid].Signed {
+			continue // the gate saw it sign, before the storage was restored
+		}
 		if !gone.IsZero() && w.t.After(gone.Add(w.f.verifierLag)) && accept(g, w.inv.forge(kid, now, time.Second), now) == nil {
 			w.fail("gate %d accepted a token of key %.6s, which was dropped before it ever signed", i, kid)
 		}
