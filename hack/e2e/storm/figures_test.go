@@ -142,10 +142,11 @@ type usage struct {
 	cpu      float64 // seconds
 	resident float64 // bytes
 	asked    float64 // requests to the API server
+	rounds   float64 // reconciles of SigningKeys
 }
 
 func used(ctx context.Context, p *stack.Process) (usage, error) {
-	samples, err := scrape(ctx, http.DefaultClient, p.Metrics, "process_cpu_seconds_total", "process_resident_memory_bytes", "rest_client_requests_total")
+	samples, err := scrape(ctx, http.DefaultClient, p.Metrics, "process_cpu_seconds_total", "process_resident_memory_bytes", "rest_client_requests_total", "controller_runtime_reconcile_total")
 	if err != nil {
 		return usage{}, err
 	}
@@ -158,6 +159,10 @@ func used(ctx context.Context, p *stack.Process) (usage, error) {
 			u.resident = s.value
 		case "rest_client_requests_total":
 			u.asked += s.value
+		case "controller_runtime_reconcile_total":
+			if s.labels["controller"] == "signingkey" {
+				u.rounds += s.value
+			}
 		}
 	}
 	if u.cpu == 0 || u.resident == 0 || u.asked == 0 {
@@ -173,8 +178,7 @@ type gauge struct {
 
 	mu   sync.Mutex
 	most float64
-	cpu  float64 // at the last look of lap
-	rest float64 // requests at the last look of lap
+	last usage // at the last lap
 }
 
 func startGauge(ctx context.Context, t *testing.T, p *stack.Process) *gauge {
@@ -207,9 +211,10 @@ func (g *gauge) lap(n int) string {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	text := fmt.Sprintf("controller: %.1f CPU seconds (%.1f ms a key), at most %.0f MiB resident, %.1f requests a key",
-		u.cpu-g.cpu, 1000*(u.cpu-g.cpu)/float64(n), max(g.most, u.resident)/(1<<20), (u.asked-g.rest)/float64(n))
-	g.most, g.cpu, g.rest = 0, u.cpu, u.asked
+	each := float64(n)
+	text := fmt.Sprintf("controller: %.1f CPU seconds (%.1f ms a key), at most %.0f MiB resident, %.1f requests in %.1f reconciles a key",
+		u.cpu-g.last.cpu, 1000*(u.cpu-g.last.cpu)/each, max(g.most, u.resident)/(1<<20), (u.asked-g.last.asked)/each, (u.rounds-g.last.rounds)/each)
+	g.most, g.last = 0, u
 	return text
 }
 
