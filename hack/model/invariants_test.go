@@ -46,6 +46,10 @@ type invariants struct {
 	// young are keys that had only just become active at a restore; undone are
 	// those that a restore has undone, which nobody can publish any more.
 	young, undone map[string]bool
+	// shortened is the limit of tokens that a restore brought back, for those
+	// signed before shortenedUntil.
+	shortened      time.Duration
+	shortenedUntil time.Time
 	// bySequence is the key set of each sequence.
 	bySequence  map[int64][]lifecycle.Key
 	sequence    map[string]int64 // of status, by UID

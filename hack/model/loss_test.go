@@ -232,6 +232,14 @@ func (w *world) restore() {
 			delete(w.inv.ends, k.KeyID)
 		}
 	}
+	// Ends are dated by the limits that the snapshot has: tokens that are
+	// longer, from a raise that the restore undid, may outlive their key.
+	w.inv.shortened, w.inv.shortenedUntil = sk.Spec.MaxTokenTTL.Duration, w.t.Add(w.f.signerLag+w.f.verifierLag)
+	for _, k := range sk.Status.Keys {
+		if k.MaxTokenTTL.Duration > 0 {
+			w.inv.shortened = min(w.inv.shortened, k.MaxTokenTTL.Duration)
+		}
+	}
 	w.inv.specs(sk.Spec)
 	w.cacherFrom = w.t.Add(time.Hour)
 	w.poke()
@@ -239,9 +247,12 @@ func (w *world) restore() {
 
 // excused says that a valid token may be refused: of a key that is revoked,
 // or of one that had left its signers when the storage was restored and signs
-// again.
+// again, or one that is longer than the restored limits.
 func (v *invariants) excused(tok issued) bool {
 	if v.mayRefuse[tok.kid] {
+		return true
+	}
+	if tok.signed.Before(v.shortenedUntil) && tok.exp.Sub(tok.iat) > v.shortened {
 		return true
 	}
 	since, again := v.again[tok.kid]
