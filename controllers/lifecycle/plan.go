@@ -144,6 +144,7 @@ func Plan(want Wanted, ring Keyring, seen Observed, now time.Time) Result {
 	p.recover()
 	p.heed()
 	p.revoke()
+	p.adopt()
 	p.dropUnfitStandby()
 	p.stamp()
 	p.extend()

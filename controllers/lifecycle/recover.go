@@ -32,8 +32,6 @@ func (p *planner) recover() {
 			k := p.recovered(status, old.Find(status.KeyID))
 			switch {
 			case !k.ActivatedAt.IsZero():
-			case k.Private != nil && k.ID == p.seen.SignerKeyID:
-				k.ActivatedAt = p.now // it signs, though status could not say so yet
 			case k.Private == nil || p.seen.SignerKeyID == "":
 				// It will not sign, but someone may have signed with it,
 				// before status could say so.
@@ -105,4 +103,13 @@ func (p *planner) leastTTL() time.Duration {
 		least = min(least, k.MaxTokenTTL)
 	}
 	return least
+}
+
+// adopt takes the key that stands by for active when the signer Secret has it:
+// the keyring is a copy from before the switch, and its tokens are about.
+func (p *planner) adopt() {
+	if k := p.ring.Standby(); k != nil && k.ID != "" && k.ID == p.seen.SignerKeyID {
+		k.ActivatedAt = p.now
+		p.note(v1alpha1.TransitionActivate, k.ID)
+	}
 }

@@ -164,6 +164,16 @@ func TestAKeyringThatIsRolledBack(t *testing.T) {
 			t.Errorf("k1 = %+v, want it to verify until %s and never sign", k, until)
 		}
 	})
+	t.Run("so little that status does not tell", func(t *testing.T) {
+		s, older := rotated(t)
+		s.ring, s.statusSequence = older, older.Sequence
+		s.want.Spec.Algorithm = "EdDSA" // k2 would not be made like this any more
+		s.signer = "k2"
+		s.store()
+		if a := s.ring.Active(); a == nil || a.ID != "k2" {
+			t.Errorf("active is %v, want k2: signers have it", a)
+		}
+	})
 	t.Run("a key that status no longer knows is gone", func(t *testing.T) {
 		s, older := rotated(t)
 		none := int32(0)
