@@ -224,6 +224,10 @@ func (w *world) observeActivation(before, after lifecycle.Keyring, k *lifecycle.
 	since, ok := w.inv.shownSince[k.ID]
 	active := before.Active()
 	first := active == nil || active.Private == nil || after.IsRevoked(active.ID) || w.refused(active.ID)
+	if signer, ok := w.api.objects[signerKey].(*corev1.Secret); ok && strings.Contains(string(signer.Data[controllers.SigningJWKEntry]), k.ID) {
+		w.inv.first[k.ID] = true
+		return // signers have it already: the keyring follows them
+	}
 	if first {
 		w.inv.first[k.ID] = true
 	}
