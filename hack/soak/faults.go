@@ -33,7 +33,7 @@ type kind struct {
 var kinds = []kind{
 	{"kill -9 of a controller, and start", 1, (*world).killController},
 	{"kill -9 of a gate, and start", 2, (*world).killGate},
-	{"pause of a controller", 2, (*world).pauseController},
+	{"pause of a controller", 1, (*world).pauseController},
 	{"pause of a gate", 2, (*world).pauseGate},
 	{"pause of the API server", 1, (*world).pauseAPIServer},
 	{"pause of etcd", 1, (*world).pauseEtcd},
@@ -47,7 +47,7 @@ var kinds = []kind{
 	{"output overwritten", 2, (*world).overwriteOutput},
 	{"keyring deleted", 1, (*world).deleteKeyring},
 	{"keyring rolled back", 1, (*world).rollBackKeyring},
-	{"active key revoked", 3, (*world).revokeActive},
+	{"active key revoked", 2, (*world).revokeActive},
 }
 
 // between gives a span.
@@ -130,7 +130,7 @@ func (w *world) killOne(ctx, alive context.Context, rng *rand.Rand, of []*replic
 
 func (w *world) pauseController(ctx, _ context.Context, rng *rand.Rand) bool {
 	long := 5 * time.Second
-	if rng.IntN(3) == 0 {
+	if rng.IntN(4) == 0 {
 		long = 22 * time.Second // longer than the lease lives
 	}
 	return w.pauseOne(ctx, rng, w.controllers, long)
@@ -158,6 +158,7 @@ type plane struct {
 
 	mu     sync.Mutex
 	last   time.Time // when something was last done
+	back   time.Time // when the API server came back
 	copies []copied
 }
 
@@ -168,6 +169,31 @@ type copied struct {
 	at     time.Time
 	active map[string]string
 	keys   map[string]bool
+}
+
+// betweenOutages is how long the API server is left alone after it was away:
+// a controller that lost the lease comes back after 15s, and something has to
+// happen before the next outage.
+const betweenOutages = 20 * time.Second
+
+// outage takes the plane once it is free and the last outage long enough ago.
+func (p *plane) outage(ctx context.Context) (end func(), ok bool) {
+	for p.begin(ctx) {
+		p.mu.Lock()
+		wait := time.Until(p.back.Add(betweenOutages))
+		p.mu.Unlock()
+		if wait <= 0 {
+			return func() {
+				p.mu.Lock()
+				p.back = time.Now()
+				p.mu.Unlock()
+				p.end()
+			}, true
+		}
+		p.end()
+		sleep(ctx, wait)
+	}
+	return nil, false
 }
 
 // begin takes the plane once it is free; false: ctx ended before.
@@ -229,15 +255,16 @@ func (w *world) noted(what string, err error) {
 }
 
 func (w *world) restartAPIServer(ctx, _ context.Context, rng *rand.Rand) bool {
-	if !w.plane.begin(ctx) {
+	end, ok := w.plane.outage(ctx)
+	if !ok {
 		return false
 	}
-	defer w.plane.end()
+	defer end()
 	down := between(rng, 0, 3*time.Second)
 	w.event("kill -9 of the API server, for %s and as long as it takes to start", short(down))
-	err := w.stack.Plane.StopAPIServer()
+	start := w.stopAPIServer(rng)
 	sleep(ctx, down)
-	w.noted("restarting the API server", errors.Join(err, w.stack.Plane.StartAPIServer()))
+	w.noted("restarting the API server", start())
 	w.event("the API server is back")
 	return true
 }
@@ -287,10 +314,11 @@ func (w *world) restore(ctx, alive context.Context, rng *rand.Rand) bool {
 			break
 		}
 	}
-	if !w.plane.begin(ctx) {
+	end, ok := w.plane.outage(ctx)
+	if !ok {
 		return false
 	}
-	defer w.plane.end()
+	defer end()
 	copies := w.plane.forget() // they are of another history then
 	defer func() {
 		for _, c := range copies {
@@ -308,13 +336,13 @@ func (w *world) restore(ctx, alive context.Context, rng *rand.Rand) bool {
 	w.event("restore of etcd to %s: rotations of %v are rolled back", clock(c.at), names)
 	after := time.Now()
 	data := w.stack.Plane.EtcdData()
-	err := w.stack.Plane.StopAPIServer()
+	start := w.stopAPIServer(rng)
 	// What gates may have heard has to be known before it is gone.
 	for stopped := time.Now(); w.history.completeUpTo().Before(stopped) && alive.Err() == nil; {
 		sleep(alive, 20*time.Millisecond)
 	}
 	w.follower.end()
-	err = errors.Join(err, w.stack.Plane.StopEtcd(), os.RemoveAll(data), os.CopyFS(data, os.DirFS(c.dir)), os.Chmod(data, 0o700))
+	err := errors.Join(w.stack.Plane.StopEtcd(), os.RemoveAll(data), os.CopyFS(data, os.DirFS(c.dir)), os.Chmod(data, 0o700))
 	if err == nil {
 		err = w.stack.Plane.StartEtcd()
 	}
@@ -324,8 +352,7 @@ func (w *world) restore(ctx, alive context.Context, rng *rand.Rand) bool {
 	if err == nil {
 		err = w.follower.begin(alive, after)
 	}
-	err = errors.Join(err, w.stack.Plane.StartAPIServer())
-	w.noted("restoring etcd", err)
+	w.noted("restoring etcd", errors.Join(err, start()))
 	w.event("the API server is back, with what was there at %s", clock(c.at))
 	return true
 }
@@ -414,12 +441,39 @@ func (w *world) cutNetwork(ctx, _ context.Context, rng *rand.Rand) bool {
 	d := between(rng, 0, 3*time.Second)
 	w.event("connections between %s and the API server are cut, for %s", name, short(d))
 	w.plane.touched()
-	for _, l := range links {
-		l.cut(d)
-	}
+	mend := cut(links, rng.IntN(3) == 0)
 	sleep(ctx, d)
+	w.noted("mending the network", mend())
 	w.plane.touched()
 	return true
+}
+
+func cut(links []*link, refuse bool) (mend func() error) {
+	var ends []func() error
+	for _, l := range links {
+		ends = append(ends, l.cut(refuse))
+	}
+	return func() error {
+		var errs []error
+		for _, end := range ends {
+			errs = append(errs, end())
+		}
+		return errors.Join(errs...)
+	}
+}
+
+// stopAPIServer kills the API server until the returned function is called. Now
+// and then processes find their connections refused meanwhile, as without a
+// load balancer in between; after some of those, informers wait up to a minute
+// although the API server is back.
+func (w *world) stopAPIServer(rng *rand.Rand) (start func() error) {
+	var links []*link
+	for _, r := range w.replicas() {
+		links = append(links, r.link)
+	}
+	mend := cut(links, rng.IntN(3) == 0)
+	err := w.stack.Plane.StopAPIServer()
+	return func() error { return errors.Join(err, w.stack.Plane.StartAPIServer(), mend()) }
 }
 
 // tamperedEntry marks a signer Secret that the soak wrote: no application can

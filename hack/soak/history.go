@@ -160,7 +160,7 @@ func (h *history) restart(at span, pairs []pair) {
 		}
 		for _, s := range h.signing {
 			s.atLoss = s.highest
-			s.shaken = at.after
+			s.shaken = at.by
 			s.sequence = 0
 		}
 		for _, k := range h.keys {
@@ -392,7 +392,7 @@ func (h *history) signer(at span, of string, secret *corev1.Secret) {
 	}
 	if !k.signed {
 		before := h.keys[s.active]
-		k.urgent = before == nil || !before.revoked.IsZero() || s.shaken.After(s.activated)
+		k.urgent = before == nil || !before.revoked.IsZero() || !s.shaken.Before(s.activated)
 		if waited := at.by.Sub(k.firstShown().after); !k.urgent && waited < verifierLag {
 			h.fault("%s: key %s signs %s after it was published, and verifierLag is %s", of, k.id, waited, verifierLag)
 		}

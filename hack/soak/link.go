@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"sync"
@@ -13,11 +12,11 @@ import (
 type link struct {
 	address  string
 	upstream string
-	listener net.Listener
 
-	mu      sync.Mutex
-	delay   time.Duration
-	cutTill time.Time
+	mu       sync.Mutex
+	listener net.Listener // nil while connections are refused
+	cuts     int          // how many faults last
+	delay    time.Duration
 	// passing is closed while bytes pass, and open while they are held back.
 	passing chan struct{}
 	conns   map[net.Conn]bool
@@ -25,13 +24,21 @@ type link struct {
 	running sync.WaitGroup
 }
 
-func newLink(ctx context.Context, upstream string) (*link, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("making a link: %w", err)
-	}
-	l := &link{address: listener.Addr().String(), upstream: upstream, listener: listener, conns: map[net.Conn]bool{}, passing: make(chan struct{})}
+func newLink(address, upstream string) (*link, error) {
+	l := &link{address: address, upstream: upstream, conns: map[net.Conn]bool{}, passing: make(chan struct{})}
 	close(l.passing)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l, l.listen()
+}
+
+// listen is called with mu held.
+func (l *link) listen() error {
+	listener, err := net.Listen("tcp", l.address)
+	if err != nil {
+		return fmt.Errorf("making a link: %w", err)
+	}
+	l.listener = listener
 	l.running.Go(func() {
 		for {
 			conn, err := listener.Accept()
@@ -41,7 +48,7 @@ func newLink(ctx context.Context, upstream string) (*link, error) {
 			l.running.Go(func() { l.carry(conn) })
 		}
 	})
-	return l, nil
+	return nil
 }
 
 // slow delays all bytes, in both directions.
@@ -51,13 +58,31 @@ func (l *link) slow(by time.Duration) {
 	l.delay = by
 }
 
-// cut ends all connections, and lets no new one live for a while.
-func (l *link) cut(d time.Duration) {
+// cut ends all connections, until the returned function is called. New ones are
+// refused, or taken and ended at once: a client may treat the two differently.
+func (l *link) cut(refuse bool) (end func() error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cutTill = time.Now().Add(d)
+	l.cuts++
+	l.drop(refuse)
+	return func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.cuts--; l.cuts > 0 || l.closed || l.listener != nil {
+			return nil
+		}
+		return l.listen()
+	}
+}
+
+// drop is called with mu held.
+func (l *link) drop(listener bool) {
+	if listener && l.listener != nil {
+		_ = l.listener.Close() // that is the fault
+		l.listener = nil
+	}
 	for conn := range l.conns {
-		_ = conn.Close() // that is the fault
+		_ = conn.Close()
 	}
 }
 
@@ -72,12 +97,9 @@ func (l *link) silence() (end func()) {
 }
 
 func (l *link) close() {
-	_ = l.listener.Close()
 	l.mu.Lock()
 	l.closed = true
-	for conn := range l.conns {
-		_ = conn.Close()
-	}
+	l.drop(true)
 	l.mu.Unlock()
 	l.running.Wait()
 }
@@ -86,7 +108,7 @@ func (l *link) close() {
 func (l *link) keep(conn net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || time.Now().Before(l.cutTill) {
+	if l.closed || l.cuts > 0 {
 		return false
 	}
 	l.conns[conn] = true

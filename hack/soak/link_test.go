@@ -2,8 +2,10 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -24,7 +26,11 @@ func TestLink(t *testing.T) {
 			go func() { _, _ = io.Copy(conn, conn) }() // an echo, until the test ends
 		}
 	}()
-	l, err := newLink(t.Context(), server.Addr().String())
+	addresses, err := freeAddresses(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := newLink(addresses[0], server.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,20 +65,26 @@ func TestLink(t *testing.T) {
 	if took := echo(); took < 90*time.Millisecond {
 		t.Errorf("a silent link echoes after %s, want 100ms", took)
 	}
-	l.cut(50 * time.Millisecond)
-	if _, err := lines.ReadString('\n'); err == nil {
-		t.Error("a connection outlived the cut")
-	}
-	if conn, lines = dial(); conn != nil {
+	for _, refuse := range []bool{false, true} {
+		mend := l.cut(refuse)
 		if _, err := lines.ReadString('\n'); err == nil {
-			t.Error("a connection came about during the cut")
+			t.Error("a connection outlived the cut")
 		}
-	}
-	for {
+		conn, err = net.Dial("tcp", l.address)
+		switch {
+		case refuse && !errors.Is(err, syscall.ECONNREFUSED):
+			t.Errorf("a connection to a link that is cut: %v, %v, want that it is refused", conn, err)
+		case !refuse && err != nil:
+			t.Errorf("a connection to a link that is cut: %v, want one that ends", err)
+		case !refuse:
+			if _, err := bufio.NewReader(conn).ReadString('\n'); err == nil {
+				t.Error("a connection to a link that is cut carries")
+			}
+		}
+		if err := mend(); err != nil {
+			t.Fatal(err)
+		}
 		conn, lines = dial()
-		_, err := conn.Write([]byte("again\n"))
-		if got, readErr := lines.ReadString('\n'); err == nil && readErr == nil && got == "again\n" {
-			return
-		}
+		echo()
 	}
 }

@@ -117,10 +117,10 @@ func (l *life) hears(c canary) {
 	}
 }
 
-// newReplica prepares one. addresses are those of health, then of metrics or
-// of questions, then of the controller's questions.
+// newReplica prepares one. addresses are those of its link and of health, then
+// of metrics or of questions.
 func (w *world) newReplica(ctx context.Context, isA, name string, addresses []string) (*replica, error) {
-	r := &replica{w: w, name: name, isA: isA, admin: addresses[0]}
+	r := &replica{w: w, name: name, isA: isA, admin: addresses[1]}
 	account := stack.ControllerAccount
 	if isA == "gate" {
 		account = stack.GateAccount
@@ -138,7 +138,7 @@ func (w *world) newReplica(ctx context.Context, isA, name string, addresses []st
 		if err != nil {
 			return nil, fmt.Errorf("reading a kubeconfig: %w", err)
 		}
-		if r.link, err = newLink(ctx, server.Host); err != nil {
+		if r.link, err = newLink(addresses[0], server.Host); err != nil {
 			return nil, err
 		}
 		server.Host = r.link.address
@@ -150,17 +150,17 @@ func (w *world) newReplica(ctx context.Context, isA, name string, addresses []st
 	}
 	shared := []string{"--kubeconfig", path, "--namespace", stack.Namespace, "--log-format", "text"}
 	if isA == "controller" {
-		r.metrics = "http://" + addresses[1] + "/metrics"
-		r.args = append([]string{"controller", "--min-interval", "1s", "--health-listen", addresses[0], "--metrics-listen", addresses[1]}, shared...)
+		r.metrics = "http://" + addresses[2] + "/metrics"
+		r.args = append([]string{"controller", "--min-interval", "1s", "--health-listen", addresses[1], "--metrics-listen", addresses[2]}, shared...)
 		return r, nil
 	}
-	r.url = "https://" + addresses[1]
+	r.url = "https://" + addresses[2]
 	cert, key := filepath.Join(w.stack.Dir(), name+".crt"), filepath.Join(w.stack.Dir(), name+".key")
 	if err := stack.WriteCertificate(cert, key); err != nil {
 		return nil, err
 	}
 	r.args = append([]string{
-		"webhook", "--admin-listen", addresses[0], "--listen", addresses[1], "--tls-cert-file", cert, "--tls-key-file", key, "--shutdown-delay", "1s",
+		"webhook", "--admin-listen", addresses[1], "--listen", addresses[2], "--tls-cert-file", cert, "--tls-key-file", key, "--shutdown-delay", "1s",
 	}, shared...)
 	raw, err := os.ReadFile(cert)
 	if err != nil {

@@ -139,7 +139,7 @@ func (w *world) canBeAsked(ctx context.Context) (bool, error) {
 }
 
 func (w *world) startReplicas(ctx, alive context.Context) error {
-	addresses, err := freeAddresses(3*howManyGates + 2*howManyControllers)
+	addresses, err := freeAddresses(4*howManyGates + 3*howManyControllers)
 	if err != nil {
 		return err
 	}
@@ -149,19 +149,19 @@ func (w *world) startReplicas(ctx, alive context.Context) error {
 	}
 	var asked []string
 	for i := range howManyGates {
-		at := take(3)
+		at := take(4)
 		g, err := w.newReplica(alive, "gate", fmt.Sprintf("gate-%d", i), at)
 		if err != nil {
 			return err
 		}
 		if w.evidence {
-			asked = append(asked, at[2])
-			g.args = append(g.args, "--keysets-listen", at[2])
+			asked = append(asked, at[3])
+			g.args = append(g.args, "--keysets-listen", at[3])
 		}
 		w.gates = append(w.gates, g)
 	}
 	for i := range howManyControllers {
-		c, err := w.newReplica(alive, "controller", fmt.Sprintf("controller-%d", i), take(2))
+		c, err := w.newReplica(alive, "controller", fmt.Sprintf("controller-%d", i), take(3))
 		if err != nil {
 			return err
 		}
