@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -242,12 +243,11 @@ func (r *SigningKeyReconciler) report(w *world, plan lifecycle.Result) {
 // others keep what they have fetched for as long as verifierLag.
 func revokedMessage(sk *v1alpha1.SigningKey, keyID string, ring lifecycle.Keyring) string {
 	reason, at := "", time.Time{}
-	for _, listed := range sk.Spec.RevokedKeys {
-		if listed.KeyID == keyID {
-			reason = listed.Reason
-		}
-	}
-	if before := sk.Spec.RevokeCreatedBefore; before != nil && reason == "" {
+	listed := slices.IndexFunc(sk.Spec.RevokedKeys, func(r v1alpha1.RevokedKey) bool { return r.KeyID == keyID })
+	switch before := sk.Spec.RevokeCreatedBefore; {
+	case listed >= 0:
+		reason = sk.Spec.RevokedKeys[listed].Reason
+	case before != nil:
 		reason = before.Reason
 	}
 	if reason != "" {
