@@ -104,9 +104,6 @@ var faults = map[string]struct{ file, old, new string }{
 	"a revoked key goes on": {
 		"controllers/lifecycle/revoke.go", "case all, listed[k.ID],", "case all,",
 	},
-	"keys made before a time are revoked only if they are listed": {
-		"controllers/lifecycle/revoke.go", "Ceil(k.CreatedAt).Before(p.ring.RevokedBefore.CutOff):", "false:",
-	},
 	"an older copy of the keyring reaches signers": {
 		"controllers/store.go", "	case keyringErr != nil && w.ring.Sequence < w.sk.Status.Sequence:\n		return scopeNothing // it is an older copy, whose active key may be long retired\n", "",
 	},
