@@ -31,23 +31,23 @@ type kind struct {
 // kinds are shuffled like a deck of cards and taken one after another, so that
 // each comes in time.
 var kinds = []kind{
-	{"kill -9 of a controller, and start", 1, (*world).killController},
-	{"kill -9 of a gate, and start", 2, (*world).killGate},
-	{"pause of a controller", 1, (*world).pauseController},
-	{"pause of a gate", 2, (*world).pauseGate},
-	{"pause of the API server", 1, (*world).pauseAPIServer},
-	{"pause of etcd", 1, (*world).pauseEtcd},
-	{"kill -9 of the API server, and start", 1, (*world).restartAPIServer},
-	{"kill -9 of etcd, copy, and start", 1, (*world).restartEtcd},
+	{"kill -9 of a controller, and start", 2, (*world).killController},
+	{"kill -9 of a gate, and start", 4, (*world).killGate},
+	{"pause of a controller", 2, (*world).pauseController},
+	{"pause of a gate", 3, (*world).pauseGate},
+	{"pause of the API server", 2, (*world).pauseAPIServer},
+	{"pause of etcd", 2, (*world).pauseEtcd},
+	{"kill -9 of the API server, and start", 2, (*world).restartAPIServer},
+	{"kill -9 of etcd, copy, and start", 2, (*world).restartEtcd},
 	{"restore of etcd from an earlier copy", 1, (*world).restore},
-	{"slow network", 2, (*world).slowNetwork},
-	{"silent network", 1, (*world).silentNetwork},
-	{"cut network", 2, (*world).cutNetwork},
-	{"output deleted", 2, (*world).deleteOutput},
-	{"output overwritten", 2, (*world).overwriteOutput},
-	{"keyring deleted", 1, (*world).deleteKeyring},
-	{"keyring rolled back", 1, (*world).rollBackKeyring},
-	{"active key revoked", 2, (*world).revokeActive},
+	{"slow network", 3, (*world).slowNetwork},
+	{"silent network", 2, (*world).silentNetwork},
+	{"cut network", 3, (*world).cutNetwork},
+	{"output deleted", 4, (*world).deleteOutput},
+	{"output overwritten", 4, (*world).overwriteOutput},
+	{"keyring deleted", 2, (*world).deleteKeyring},
+	{"keyring rolled back", 2, (*world).rollBackKeyring},
+	{"active key revoked", 4, (*world).revokeActive},
 }
 
 // between gives a span.
@@ -174,7 +174,7 @@ type copied struct {
 // betweenOutages is how long the API server is left alone after it was away:
 // a controller that lost the lease comes back after 15s, and something has to
 // happen before the next outage.
-const betweenOutages = 20 * time.Second
+const betweenOutages = 30 * time.Second
 
 // outage takes the plane once it is free and the last outage long enough ago.
 func (p *plane) outage(ctx context.Context) (end func(), ok bool) {

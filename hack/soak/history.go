@@ -45,6 +45,10 @@ type history struct {
 	leaders map[string]bool
 	holder  string
 	changes int // of leaders
+	// renewed is when the lease was last written, and unled for how long it was
+	// not.
+	renewed time.Time
+	unled   time.Duration
 	// withoutSecret are the times without a whole Secret keywright-hmac.
 	withoutSecret []gap
 }
@@ -95,8 +99,9 @@ type key struct {
 	// ends are what status said of its end, in order.
 	ends []ending
 	// rolledBack: a restore brought back a time at which it had no end.
-	// endedBefore: and it had one before that.
-	rolledBack, endedBefore bool
+	// endedBefore is the epoch that began so although it had had one; 0: none.
+	rolledBack  bool
+	endedBefore int
 	// lostIn is the epoch that began without it; 0: none did.
 	lostIn int
 	// signed: it has been in the signer Secret. urgent: it took over from one
@@ -104,7 +109,7 @@ type key struct {
 	signed, urgent bool
 	// revoked is when someone first asked for that, and revokedIn since when
 	// spec has said so, by epoch.
-	revoked   time.Time
+	revoked   map[int]time.Time
 	revokedIn map[int]span
 }
 
@@ -260,12 +265,19 @@ func decoded[T runtime.Object](p pair, into T) T {
 	return into
 }
 
+// renewEvery is how often a leader renews its lease.
+const renewEvery = 2 * time.Second
+
 func (h *history) lead(holder string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if holder != h.holder {
 		h.changes++
 	}
+	if pause := time.Since(h.renewed); !h.renewed.IsZero() && pause > renewEvery+2*time.Second {
+		h.unled += pause
+	}
+	h.renewed = time.Now()
 	h.holder = holder
 	h.leaders[holder] = true
 }
@@ -312,7 +324,7 @@ func (h *history) keyStatus(at span, of string, status *v1alpha1.KeyStatus, firs
 		}
 		k = &key{
 			id: status.KeyID, of: of, alg: keyset.Algorithm(status.Algorithm), iss: status.Issuer,
-			shown: map[int]span{}, revokedIn: map[int]span{},
+			shown: map[int]span{}, revoked: map[int]time.Time{}, revokedIn: map[int]span{},
 		}
 		h.keys[k.id] = k
 	}
@@ -333,7 +345,9 @@ func (h *history) keyStatus(at span, of string, status *v1alpha1.KeyStatus, firs
 	}
 	if first && h.epoch > 1 && until.IsZero() {
 		k.rolledBack = true
-		k.endedBefore = k.endedBefore || k.ended()
+		if k.ended() {
+			k.endedBefore = h.epoch
+		}
 	}
 	if n := len(k.ends); n == 0 || k.ends[n-1].epoch != h.epoch || !k.ends[n-1].until.Equal(until) {
 		k.ends = append(k.ends, ending{span: at, epoch: h.epoch, until: until})
@@ -392,7 +406,7 @@ func (h *history) signer(at span, of string, secret *corev1.Secret) {
 	}
 	if !k.signed {
 		before := h.keys[s.active]
-		k.urgent = before == nil || !before.revoked.IsZero() || !s.shaken.Before(s.activated)
+		k.urgent = before == nil || len(before.revoked) > 0 || !s.shaken.Before(s.activated)
 		if waited := at.by.Sub(k.firstShown().after); !k.urgent && waited < verifierLag {
 			h.fault("%s: key %s signs %s after it was published, and verifierLag is %s", of, k.id, waited, verifierLag)
 		}
@@ -469,8 +483,8 @@ func (h *history) shakes(of string) {
 func (h *history) revokes(id string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if k := h.keys[id]; k != nil && k.revoked.IsZero() {
-		k.revoked = time.Now()
+	if k := h.keys[id]; k != nil && k.revoked[h.epoch].IsZero() {
+		k.revoked[h.epoch] = time.Now()
 	}
 }
 
@@ -532,14 +546,18 @@ func (h *history) facts(q *question) facts {
 	f := facts{
 		asked: q.asked.Add(q.gate.offset), answered: q.answered.Add(q.gate.offset), end: t.exp.Add(leeway),
 		forged: t.kind == forgedToken, tooLong: t.kind == longToken, stolen: t.kind == stolenToken,
-		signsAgain: t.signsAgain,
-		looked:     h.specs[t.of].looked,
+		looked: h.specs[t.of].looked,
 	}
 	k := h.keys[t.kid]
 	if k == nil {
 		return f
 	}
-	f.revoked = !k.revoked.IsZero() && !k.revoked.After(q.answered)
+	// What gates refused before a restore the controller only hears where it
+	// looks; it ends the key then for all.
+	for epoch, asked := range k.revoked {
+		f.revoked = f.revoked || !asked.After(q.answered) && (f.looked || q.gate.epoch <= epoch)
+	}
+	f.signsAgain = t.signsAgain && (f.looked || q.gate.epoch < k.endedBefore)
 	knows := func(since map[int]span) bool {
 		for epoch, at := range since {
 			if heard, ok := q.heard[epoch]; ok && !heard.Before(at.by) {
@@ -615,10 +633,10 @@ func (h *history) life(id string) string {
 			fmt.Fprintf(&b, "ends %s (since %s), ", clock(e.until), clock(e.by))
 		}
 	}
-	if !k.revoked.IsZero() {
-		fmt.Fprintf(&b, "revoked %s, ", clock(k.revoked))
+	for epoch, asked := range k.revoked {
+		fmt.Fprintf(&b, "revoked %s (epoch %d), ", clock(asked), epoch)
 	}
-	for what, is := range map[string]bool{"urgent": k.urgent, "rolled back": k.rolledBack, "ended before that": k.endedBefore, "lost": k.lostIn > 0} {
+	for what, is := range map[string]bool{"urgent": k.urgent, "rolled back": k.rolledBack, "ended before that": k.endedBefore > 0, "lost": k.lostIn > 0} {
 		if is {
 			b.WriteString(what + ", ")
 		}
@@ -707,7 +725,7 @@ func (h *history) thefts(of string, now time.Time) (ended, revoked []theft) {
 		t := theft{id: k.id, of: k.of, iss: k.iss, alg: k.alg, private: k.private}
 		n := len(k.ends)
 		switch {
-		case !k.revoked.IsZero():
+		case len(k.revoked) > 0:
 			revoked = append(revoked, t)
 		case n > 0 && !k.ends[n-1].until.IsZero() && !now.Before(k.ends[n-1].until) && now.Sub(k.ends[n-1].until) < time.Minute:
 			ended = append(ended, t)

@@ -129,7 +129,7 @@ func TestFacts(t *testing.T) {
 	h.upTo(at(40))
 	h.mounts(40, "c")
 	h.status(41, false, map[string]float64{"a": 30, "b": 60, "c": 0, "d": 0})
-	h.history.keys["c"].revoked = at(50)
+	h.history.keys["c"].revoked[1] = at(50)
 	h.status(51, false, map[string]float64{"a": 30, "b": 60, "c": 0, "d": 0}, "c")
 	// Back to second 12.
 	h.restart(span{at(70), at(71)}, nil)
@@ -168,6 +168,9 @@ func TestFacts(t *testing.T) {
 		},
 		"one that was not is gone with the restore": {
 			ask("c", 72, map[int]float64{2: 71}, func(q *question) { q.epoch = 2 }), "known revoked",
+		},
+		"a gate that began after the restore does not know, and nobody looks": {
+			ask("c", 72, map[int]float64{2: 71}, func(q *question) { q.epoch, q.gate.epoch = 2, 2 }), "known",
 		},
 		"the end of a key that a restore took back does not count": {
 			ask("b", 72, map[int]float64{1: 41, 2: 71}, func(q *question) { q.epoch = 2 }), "known",

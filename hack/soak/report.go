@@ -185,8 +185,8 @@ func (h *history) summary() string {
 		}
 		fmt.Fprintf(&b, "%s %d", name, max(0, h.signing[name].activations-1))
 	}
-	fmt.Fprintf(&b, "), leaders: %d, changes of leader: %d\nkeyring versions: %d, highest sequence: %d, restores: %d, active keys that a restore lost: %d\n",
-		len(h.leaders), h.changes, versions, highest, max(0, h.epoch-1), lost)
+	fmt.Fprintf(&b, "), leaders: %d, changes of leader: %d, without one or it without the API server: %s\nkeyring versions: %d, highest sequence: %d, restores: %d, active keys that a restore lost: %d\n",
+		len(h.leaders), h.changes, h.unled.Round(time.Second), versions, highest, max(0, h.epoch-1), lost)
 	return b.String()
 }
 
@@ -227,7 +227,7 @@ func (h *history) signsAgain(id string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	k := h.keys[id]
-	return k != nil && k.endedBefore
+	return k != nil && k.endedBefore > 0
 }
 
 // newest is the token that was signed last.
