@@ -39,7 +39,7 @@ var kinds = []kind{
 	{"pause of etcd", 2, (*world).pauseEtcd},
 	{"kill -9 of the API server, and start", 2, (*world).restartAPIServer},
 	{"kill -9 of etcd, copy, and start", 2, (*world).restartEtcd},
-	{"restore of etcd from an earlier copy", 1, (*world).restore},
+	{"restore of etcd from an earlier copy", 2, (*world).restore},
 	{"slow network", 3, (*world).slowNetwork},
 	{"silent network", 2, (*world).silentNetwork},
 	{"cut network", 3, (*world).cutNetwork},
@@ -302,15 +302,19 @@ func (w *world) copyEtcd() {
 }
 
 // restore puts an earlier copy of etcd's data in place, so that at least one
-// rotation is rolled back, and half of the time one to a key that the copy does
-// not have. Gates run on and know more than the API server.
+// rotation is rolled back, now and then one to a key that the copy does not
+// have, and now and then a revocation as well. Gates run on and know more than
+// the API server.
 func (w *world) restore(ctx, alive context.Context, rng *rand.Rand) bool {
 	if len(w.plane.kept()) == 0 && !w.restartEtcd(ctx, alive, rng) {
 		return false
 	}
-	loses := rng.IntN(2) == 0
-	for deadline := time.Now().Add(5 * interval); time.Now().Before(deadline) && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
-		if kept := w.plane.kept(); len(kept) > 0 && w.enough(kept[0], loses) {
+	variant := rng.IntN(3)
+	for deadline := time.Now().Add(3 * interval); time.Now().Before(deadline) && ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
+		if kept := w.plane.kept(); len(kept) > 0 && w.enough(kept[0], variant == 0) {
+			if variant == 1 {
+				w.revokeIn(ctx, kept[0])
+			}
 			break
 		}
 	}
@@ -392,6 +396,16 @@ func (w *world) enough(c copied, loses bool) bool {
 		}
 	}
 	return false
+}
+
+// revokeIn revokes a key that a copy has, which a restore takes back.
+func (w *world) revokeIn(ctx context.Context, c copied) {
+	for _, s := range w.specs {
+		if c.keys[w.history.activeKey(s.name)] {
+			w.revoke(ctx, s)
+			return
+		}
+	}
 }
 
 // some takes one replica's link, or now and then all of them.
@@ -566,7 +580,10 @@ func (w *world) rollBackKeyring(ctx, _ context.Context, rng *rand.Rand) bool {
 }
 
 func (w *world) revokeActive(ctx, _ context.Context, rng *rand.Rand) bool {
-	s := w.aSpec(rng)
+	return w.revoke(ctx, w.aSpec(rng))
+}
+
+func (w *world) revoke(ctx context.Context, s spec) bool {
 	limited, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	w.event("revoke the active key of %s", s.name)
