@@ -31,7 +31,7 @@ type kind struct {
 // kinds are shuffled like a deck of cards and taken one after another, so that
 // each comes in time.
 var kinds = []kind{
-	{"kill -9 of a controller, and start", 2, (*world).killController},
+	{"kill -9 of a controller, and start", 1, (*world).killController},
 	{"kill -9 of a gate, and start", 4, (*world).killGate},
 	{"pause of a controller", 2, (*world).pauseController},
 	{"pause of a gate", 3, (*world).pauseGate},
