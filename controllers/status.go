@@ -86,6 +86,7 @@ func statusOf(w *world, ring lifecycle.Keyring, plan lifecycle.Result, within sc
 			s.NextKeyID = standby.ID
 		}
 		s.NextTransition = nextStatus(plan.Next)
+		s.AnsweredTrigger = ring.Trigger
 		s.RevokedBefore = nil
 		if r := ring.RevokedBefore; !r.Asked.IsZero() {
 			s.RevokedBefore = &v1alpha1.RevokedBefore{Time: metav1.NewTime(r.Asked), CutOff: metav1.NewTime(r.CutOff)}

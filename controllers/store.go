@@ -160,6 +160,7 @@ func (w *world) observed(clock lifecycle.ClockBounds) lifecycle.Observed {
 		},
 		StatusSequence: w.sk.Status.Sequence,
 		StatusKeys:     w.sk.Status.Keys,
+		StatusTrigger:  w.sk.Status.AnsweredTrigger,
 		Private:        w.privateInOutputs,
 		Imported:       w.imported,
 		Evidence:       w.evidence,
@@ -170,12 +171,17 @@ func (w *world) observed(clock lifecycle.ClockBounds) lifecycle.Observed {
 	}
 	if w.signer != nil {
 		ring := w.ring
-		if ring.Sequence < w.sk.Status.Sequence {
+		if w.behind() {
 			ring = w.statusRing() // it was lost
 		}
 		seen.SignerKeyID, seen.SignerTTL = signerKeyID(w.signer, ring), signerTTL(w.signer)
 	}
 	return seen
+}
+
+// behind says whether the keyring is older than status.
+func (w *world) behind() bool {
+	return lifecycle.Behind(w.ring, w.sk.Status.Sequence, w.sk.Status.Keys)
 }
 
 // statusRing is what status tells of the keys, as far as a signer Secret is
@@ -325,7 +331,7 @@ func scopeOf(w *world, plan lifecycle.Result, keyringErr error) scope {
 	switch {
 	case w.ringFault || plan.Hold != lifecycle.HoldNone:
 		return scopeNothing
-	case keyringErr != nil && w.ring.Sequence < w.sk.Status.Sequence:
+	case keyringErr != nil && w.behind():
 		return scopeNothing // it is an older copy, whose active key may be long retired
 	case keyringErr != nil:
 		return scopeSigner

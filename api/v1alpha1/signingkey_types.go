@@ -407,6 +407,11 @@ type SigningKeyStatus struct {
 	// +optional
 	NextTransition *NextTransition `json:"nextTransition,omitempty"`
 
+	// answeredTrigger is the last value of spec.rotation.trigger that started
+	// a rotation.
+	// +optional
+	AnsweredTrigger string `json:"answeredTrigger,omitempty"`
+
 	// revokedBefore is what came of spec.revokeCreatedBefore: keys made before
 	// its cutOff are revoked.
 	// +optional

@@ -46,10 +46,11 @@ type Observed struct {
 	SignerKeyID string
 	// SignerTTL is the maxTokenTTL in the signer Secret; 0: none.
 	SignerTTL time.Duration
-	// StatusSequence, StatusKeys (newest first) and StatusRevokedBefore are
-	// what status says.
+	// StatusSequence, StatusKeys (newest first), StatusTrigger and
+	// StatusRevokedBefore are what status says.
 	StatusSequence      int64
 	StatusKeys          []v1alpha1.KeyStatus
+	StatusTrigger       string
 	StatusRevokedBefore RevokedBefore
 	// Private gives the private JWK of a key in status where an output still
 	// has it, else nil.

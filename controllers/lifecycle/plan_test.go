@@ -33,6 +33,7 @@ type scene struct {
 	shown          map[string]bool
 	statusTTL      map[string]time.Duration
 	statusSequence int64
+	statusTrigger  string
 	status         []v1alpha1.KeyStatus // instead of statusTTL
 	private        map[string]json.RawMessage
 	imported       *Key
@@ -85,6 +86,7 @@ func (s *scene) plan() Result {
 		SignerTTL:      s.signerTTL,
 		StatusSequence: s.statusSequence,
 		StatusKeys:     s.statusKeys(),
+		StatusTrigger:  s.statusTrigger,
 		Private:        func(k *v1alpha1.KeyStatus) json.RawMessage { return s.private[k.KeyID] },
 		Imported:       s.imported,
 		Evidence:       s.evidence,
@@ -117,7 +119,7 @@ func (s *scene) store() Result {
 
 // publish shows every key that counts, and status.
 func (s *scene) publish() {
-	s.statusSequence = s.ring.Sequence
+	s.statusSequence, s.statusTrigger = s.ring.Sequence, s.ring.Trigger
 	clear(s.shown)
 	clear(s.statusTTL)
 	for _, k := range s.ring.Verifying(s.now) {

@@ -8,18 +8,45 @@ import (
 	"github.com/keywright/keywright/api/v1alpha1"
 )
 
+// Behind says whether a keyring is older than status: its sequence is, or
+// status has a key that still counts and was made after every key of the
+// keyring. The latter is so when the keyring was lost, a new SigningKey has
+// begun another, and the lost one comes back.
+func Behind(ring Keyring, sequence int64, keys []v1alpha1.KeyStatus) bool {
+	return ring.Sequence < sequence || comesLate(ring, keys)
+}
+
+func comesLate(ring Keyring, keys []v1alpha1.KeyStatus) bool {
+	if len(ring.Keys) == 0 {
+		return false // there is none, or all of its keys were revoked
+	}
+	var newest time.Time
+	for i := range ring.Keys {
+		if at := ring.Keys[i].CreatedAt; at.After(newest) {
+			newest = at
+		}
+	}
+	return slices.ContainsFunc(keys, func(k v1alpha1.KeyStatus) bool {
+		counts := k.State != v1alpha1.KeyRetired && k.State != v1alpha1.KeyRevoked
+		return counts && k.CreatedAt.After(Ceil(newest)) && ring.Find(k.KeyID) == nil && !ring.IsRevoked(k.KeyID)
+	})
+}
+
 // recover makes the keyring whole again when status is newer: it was lost, or
 // replaced by an older copy. What status says of a key counts, for verifiers
 // have gone by it; the keyring gives private halves, and so do the outputs. A
 // key that status no longer knows is gone: it had retired, or never signed.
+// In a keyring that comes late it is one whose tokens may be about.
 // Older keys than the active one stand before it in the keyring.
 func (p *planner) recover() {
-	if p.ring.Sequence >= p.seen.StatusSequence {
+	if !Behind(p.ring, p.seen.StatusSequence, p.seen.StatusKeys) {
 		return
 	}
 	old := p.ring
-	p.ring.Sequence, p.ring.Keys = p.seen.StatusSequence, nil
+	late := old.Sequence >= p.seen.StatusSequence
+	p.ring.Sequence, p.ring.Keys = max(old.Sequence, p.seen.StatusSequence), nil
 	p.ring.Revoked = slices.Clone(old.Revoked)
+	p.ring.Trigger = p.seen.StatusTrigger
 	for i := len(p.seen.StatusKeys) - 1; i >= 0; i-- { // newest first in status
 		status := &p.seen.StatusKeys[i]
 		switch {
@@ -30,27 +57,44 @@ func (p *planner) recover() {
 			})
 		default:
 			k := p.recovered(status, old.Find(status.KeyID))
-			switch {
-			case !k.ActivatedAt.IsZero():
-			case k.Private == nil || p.seen.SignerKeyID == "":
+			if k.ActivatedAt.IsZero() && (k.Private == nil || p.seen.SignerKeyID == "") {
 				// It will not sign, but someone may have signed with it,
 				// before status could say so.
-				k.ActivatedAt, k.DeactivatedAt = p.now, p.now
-				k.VerifyUntil = p.verifyUntil(&k)
-				if k.Public != nil {
-					k.Private = nil
-				}
-				p.ring.Keys = slices.Insert(p.ring.Keys, 0, k)
+				p.ring.Keys = slices.Insert(p.ring.Keys, 0, p.ended(k))
 				continue
 			}
 			p.ring.Keys = append(p.ring.Keys, k)
 		}
+	}
+	if late {
+		var earlier []Key
+		for _, k := range old.Keys {
+			if p.ring.Find(k.ID) == nil && !p.ring.IsRevoked(k.ID) {
+				earlier = append(earlier, p.ended(k))
+			}
+		}
+		p.ring.Keys = append(earlier, p.ring.Keys...)
 	}
 	if r := p.seen.StatusRevokedBefore; r.CutOff.After(p.ring.RevokedBefore.CutOff) {
 		p.ring.RevokedBefore = r
 	}
 	p.ring.TokenTTL = TokenTTL{Current: p.leastTTL()}
 	p.note(v1alpha1.TransitionRecover, "")
+}
+
+// ended is a key that signs no more from now on.
+func (p *planner) ended(k Key) Key {
+	if k.ActivatedAt.IsZero() {
+		k.ActivatedAt = p.now
+	}
+	if k.DeactivatedAt.IsZero() {
+		k.DeactivatedAt = p.now
+		k.VerifyUntil = p.verifyUntil(&k)
+	}
+	if k.Public != nil {
+		k.Private = nil
+	}
+	return k
 }
 
 // recovered is a key as status tells of it, with what the keyring had.

@@ -135,6 +135,15 @@ func TestAKeyringThatWasLostIsRebuilt(t *testing.T) {
 			t.Errorf("signers are told %+v, want %s until every verifier knows of more", got, tokenTTL)
 		}
 	})
+	t.Run("a trigger that was answered is not answered again", func(t *testing.T) {
+		s, _ := rotated(t)
+		trigger := s.want.Spec.Rotation.Trigger
+		s.lose(Keyring{})
+		s.private = map[string]json.RawMessage{"k2": json.RawMessage(`{}`)}
+		if r := s.found(); trigger == "" || r.Keyring.Trigger != trigger || r.Activation != nil {
+			t.Errorf("trigger %q, activation %+v, want %q to be remembered and nothing to be due", r.Keyring.Trigger, r.Activation, trigger)
+		}
+	})
 	t.Run("revoked keys stay revoked", func(t *testing.T) {
 		s, _ := rotated(t)
 		s.revokeKey("k1")
@@ -210,6 +219,45 @@ func TestAKeyringThatIsRolledBack(t *testing.T) {
 			t.Errorf("k2 has the material %+v, want what status says", k.Public)
 		}
 	})
+}
+
+func TestAKeyringThatComesLate(t *testing.T) {
+	// Its SigningKey has begun another one: k1 is retired, k2 signed, k3 stood
+	// by, and now k5 signs and k6 stands by.
+	s, _ := rotated(t)
+	lost := s.ring
+	lost.Revoked = []Tombstone{{ID: "k0", RevokedAt: s.now}}
+	s.now = s.now.Add(48 * time.Hour)
+	s.ring, s.signer, s.made = Keyring{}, "", 4
+	s.settle()
+	s.now = s.now.Add(10 * time.Second)
+	s.settle()
+	s.wantKeys("begun anew", []string{"k5", "k6"}, nil)
+
+	s.lose(lost)
+	if s.statusSequence >= lost.Sequence {
+		t.Fatalf("status is at %d, want less than the %d of the lost keyring", s.statusSequence, lost.Sequence)
+	}
+	s.private = map[string]json.RawMessage{"k5": json.RawMessage(`{"d":"5"}`)}
+	r := s.found()
+	if r.Keyring.Sequence != lost.Sequence+1 {
+		t.Errorf("sequence = %d, want %d", r.Keyring.Sequence, lost.Sequence+1)
+	}
+	// Signers keep the key that they have. Tokens of all others pass until
+	// they expire, but those of k1, which had retired, and of k0.
+	s.wantKeys("joined", []string{"k1", "k2", "k3", "k6", "k5", "k7"}, []string{"k0"})
+	if a := s.ring.Active(); a == nil || a.ID != "k5" || string(a.Private) != `{"d":"5"}` {
+		t.Errorf("active is %+v, want k5", a)
+	}
+	for _, id := range []string{"k2", "k3"} {
+		if k := s.key(id); k.VerifyUntil.Before(s.now.Add(tokenTTL)) || k.Private != nil {
+			t.Errorf("%s = %+v, want it to verify for a token's life and never sign", id, k)
+		}
+	}
+	if state := s.ring.State(s.key("k1"), s.now); state != v1alpha1.KeyRetired {
+		t.Errorf("k1 is %s, want it to stay retired", state)
+	}
+	s.quiet("joined")
 }
 
 func TestAKeyIsImported(t *testing.T) {
