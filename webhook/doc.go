@@ -7,13 +7,13 @@
 // It decides nothing: authz does. It writes nothing to the cluster, and reads
 // no Secret but that one and the one with the third listener's certificate.
 //
-//	API server ─ informers ─ feed ─ LoadKeys, policy.Compile ─► authz.Store
+//	API server ─ followers ─ feed ─ LoadKeys, policy.Compile ─► authz.Store
 //	                                                               │
 //	proxy ─ TLS ─ /auth/… ─ httpauth ─ authz.Gate ◄────────────────┤
 //	verifier ─── /keys/… ─ JWKS, discovery ◄───────────────────────┤
 //	controller ─ mutual TLS ─ /keysets/… ─ keyset.Report ◄─────────┘
 //
-// It starts not ready, becomes ready when every informer has synced, and stays
+// It starts not ready, becomes ready when every follower has synced, and stays
 // so without the API server: keys end by their own times. On a signal it turns
 // not ready, goes on answering for a while, then finishes what is open.
 package webhook

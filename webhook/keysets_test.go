@@ -89,7 +89,7 @@ func serveAll(t *testing.T, s *server) (address string, stop func()) {
 	at := listeners{auth: listen(t), admin: listen(t), keysets: listen(t)}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, at, nil) }()
+	go func() { ended <- s.serve(ctx, at) }()
 	return at.keysets.Addr().String(), func() {
 		t.Helper()
 		cancel()

@@ -3,7 +3,6 @@ package webhook
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -70,25 +69,18 @@ func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) 
 	config.Wrap(api.wrap)
 	g := newServer(log, api, o, clock)
 	defer g.gate.Close()
-	informers, err := g.feed.informers(background, config, &o, g.pin)
+	all, err := g.feed.followers(config, &o, g.pin)
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 1)
-	go func() {
-		err := informers.Start(background)
-		if err == nil && background.Err() == nil {
-			err = errors.New("informers ended")
-		}
-		failed <- err
-	}()
-	return g.serve(ctx, at, failed)
+	go all.run(background)
+	return g.serve(ctx, at)
 }
 
 // listeners of the process; keysets is nil when there is none.
 type listeners struct{ auth, admin, keysets net.Listener }
 
-// server is the process without its informers.
+// server is the process without its followers.
 type server struct {
 	options  Options
 	log      *slog.Logger
@@ -184,9 +176,9 @@ func answer(w http.ResponseWriter, status int, text string) {
 	_, _ = w.Write([]byte(text + "\n")) // whoever asked is gone
 }
 
-// serve answers on the listeners until ctx ends or something fails, which
-// failed may tell too; then it drains.
-func (s *server) serve(ctx context.Context, at listeners, failed <-chan error) error {
+// serve answers on the listeners until ctx ends or one of them fails; then it
+// drains.
+func (s *server) serve(ctx context.Context, at listeners) error {
 	ended := make(chan error, 4)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -229,7 +221,6 @@ func (s *server) serve(ctx context.Context, at listeners, failed <-chan error) e
 	var cause error
 	select {
 	case <-ctx.Done():
-	case cause = <-failed:
 	case cause = <-ended:
 	}
 	s.draining.Store(true)
@@ -238,7 +229,6 @@ func (s *server) serve(ctx context.Context, at listeners, failed <-chan error) e
 		delay := time.NewTimer(s.options.ShutdownDelay)
 		select {
 		case <-delay.C:
-		case cause = <-failed:
 		case cause = <-ended:
 		}
 		delay.Stop()

@@ -321,7 +321,7 @@ func fakeAPI(t *testing.T, has map[string]string, asked chan<- string) *rest.Con
 	return &rest.Config{Host: api.URL}
 }
 
-func TestInformersFillTheStore(t *testing.T) {
+func TestFollowersFillTheStore(t *testing.T) {
 	list := func(version, kind, item string) string {
 		return `{"apiVersion":"` + version + `","kind":"` + kind + `List","metadata":{"resourceVersion":"5"},"items":[` + item + `]}`
 	}
@@ -356,12 +356,12 @@ func TestInformersFillTheStore(t *testing.T) {
 			s.feed.synced = nil
 			asked := make(chan string, 1000)
 			ctx, stop := context.WithCancel(context.Background())
-			informers, err := s.feed.informers(ctx, fakeAPI(t, has, asked), &Options{Namespace: "keywright", WatchNamespaces: tc.watch, KeysetsListen: tc.keysets}, s.pin)
+			all, err := s.feed.followers(fakeAPI(t, has, asked), &Options{Namespace: "keywright", WatchNamespaces: tc.watch, KeysetsListen: tc.keysets}, s.pin)
 			if err != nil {
 				t.Fatal(err)
 			}
-			ended := make(chan error, 1)
-			go func() { ended <- informers.Start(ctx) }()
+			ended := make(chan struct{})
+			go func() { defer close(ended); all.run(ctx) }()
 			await(t, "it has synced", s.feed.hasSynced)
 			got := map[string]bool{}
 			await(t, "all is asked for that is not waited for", func() bool {
@@ -382,9 +382,7 @@ func TestInformersFillTheStore(t *testing.T) {
 				t.Errorf("%d SigningKeys, %d policies", keys, policies)
 			}
 			stop()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
+			<-ended
 			for len(asked) > 0 {
 				got[<-asked] = true
 			}
@@ -583,7 +581,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 	auth, admin := listen(t), listen(t)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}, nil) }()
+	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}) }()
 
 	serial := func() int64 {
 		conn, err := tls.Dial("tcp", auth.Addr().String(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test's own
@@ -622,7 +620,7 @@ func TestDrain(t *testing.T) {
 	auth, admin := listen(t), listen(t)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}, nil) }()
+	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}) }()
 	client := &http.Client{Transport: &http.Transport{}}
 	status := func(address, path string) (int, bool) {
 		response, err := client.Get("http://" + address + path)
@@ -656,7 +654,7 @@ func TestASlowConnectionIsClosedAndIsNoFailure(t *testing.T) {
 	auth, admin := listen(t), listen(t)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}, nil) }()
+	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}) }()
 	var open []net.Conn
 	for _, l := range []net.Listener{auth, admin} {
 		conn, err := net.Dial("tcp", l.Addr().String())
@@ -693,9 +691,9 @@ func TestASlowConnectionIsClosedAndIsNoFailure(t *testing.T) {
 
 func TestFailureEndsTheProcess(t *testing.T) {
 	s, _ := newTestServer(t, Options{InsecureHTTP: true, ShutdownDelay: time.Hour}, time.Now)
-	failed := make(chan error, 1)
-	failed <- io.ErrUnexpectedEOF
-	if err := s.serve(context.Background(), listeners{auth: listen(t), admin: listen(t)}, failed); err == nil {
+	at := listeners{auth: listen(t), admin: listen(t)}
+	_ = at.admin.Close()
+	if err := s.serve(context.Background(), at); err == nil {
 		t.Error("no error")
 	}
 }
@@ -705,7 +703,7 @@ func TestHostileRequestsAreDenied(t *testing.T) {
 	auth, admin := listen(t), listen(t)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}, nil) }()
+	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}) }()
 	defer func() {
 		stop()
 		if err := <-ended; err != nil {

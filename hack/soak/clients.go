@@ -221,7 +221,10 @@ func (c *crowd) ask(ctx context.Context, g *replica, t *token) *question {
 	c.mu.Unlock()
 	before := g.disturbance()
 	q := &question{token: t, gateName: g.name, gate: l, epoch: c.w.history.currentEpoch(), asked: time.Now(), path: "/orders/" + strconv.Itoa(number)}
-	q.heard = l.heardBy(q.asked)
+	q.heard = l.heardBy(q.asked, settle)
+	if c.w.history.symmetric(t.kid) {
+		q.heard = l.heardBy(q.asked, settleSecrets)
+	}
 	status, _, err := g.get(ctx, "/auth/nginx/"+namespace+"/"+t.of, http.Header{
 		"X-Original-Url": {"https://soak.example" + q.path}, "X-Original-Method": {"GET"}, "Authorization": {"Bearer " + t.raw},
 	})

@@ -537,6 +537,14 @@ func (h *history) mounted(of string, now time.Time, lag time.Duration) *mount {
 	return &m
 }
 
+// symmetric says whether a key is an HS* key.
+func (h *history) symmetric(id string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	k := h.keys[id]
+	return k != nil && k.alg.Symmetric()
+}
+
 // facts are what counts for one answer. heard is what the gate had shown to
 // have seen when it was asked, by epoch.
 func (h *history) facts(q *question) facts {

@@ -73,11 +73,16 @@ type heard struct {
 }
 
 // settle is how long before a question a gate must have shown what it has
-// heard: what came with one list is not loaded in one instant.
-const settle = 200 * time.Millisecond
+// heard: what came with one list is not loaded in one instant. What it shows is
+// of SigningKeys; it may hear of HS* secrets as much later as it waits before
+// it asks the API server again.
+const (
+	settle        = 200 * time.Millisecond
+	settleSecrets = 5 * time.Second
+)
 
-// heardBy is what a gate had shown to have heard, by epoch, at a time.
-func (l *life) heardBy(at time.Time) map[int]time.Time {
+// heardBy is what a gate had shown to have heard, by epoch, so long before at.
+func (l *life) heardBy(at time.Time, settle time.Duration) map[int]time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := map[int]time.Time{}

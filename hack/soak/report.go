@@ -51,16 +51,16 @@ func (t *tally) add(q *question, v verdict, why string) {
 	}
 }
 
-// violates counts an answer that must not be, and gives how many there were.
+// violates counts an answer that must not be, and gives how many of its kind there were.
 func (t *tally) violates(v verdict) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if v == mustPass {
 		t.refused++
-	} else {
-		t.accepted++
+		return t.refused
 	}
-	return t.refused + t.accepted
+	t.accepted++
+	return t.accepted
 }
 
 // aside counts what did not become a question.
