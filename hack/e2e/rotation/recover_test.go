@@ -558,3 +558,56 @@ func restoredWithoutStatus(t *testing.T) {
 		same(fmt.Sprintf("%s, created again", algorithm), w)
 	}
 }
+
+// Row 27, the other way round: the new SigningKey has made a key of its own
+// when the keyring comes. Tokens of both pass, and signers keep what they have.
+func restoredLate(t *testing.T) {
+	for _, algorithm := range []v1alpha1.Algorithm{"ES256", "HS256"} {
+		w := newWorld(t)
+		s := ofAlgorithm(algorithm)
+		w.ready(s)
+		w.advance(time.Minute)
+		w.rotated()
+		w.advance(10 * time.Second)
+		app, sequence, keyring := w.app(), w.ring().Sequence, w.secret("shop-keyring")
+
+		there := newWorld(t)
+		there.now = w.now
+		there.ready(s)
+		there.advance(time.Minute)
+		fresh := there.app()
+		if got := there.sk().Status.Sequence; got >= sequence {
+			t.Fatalf("%s: the new SigningKey is at sequence %d already, the backup at %d", algorithm, got, sequence)
+		}
+		recorder := events.NewFakeRecorder(1000)
+		there.ctl.Events = recorder
+		given := there.signedTo()
+		restored := keyring.DeepCopy()
+		restored.Namespace = there.ns
+		there.restore(restored)
+		there.settle()
+		demand(t, string(algorithm), drained(recorder.Events), "KeyringRecovered Secret shop-keyring was lost")
+
+		p := there.promises()
+		p.keep("a token of the restored active key", app)
+		p.keep("a token of the key made meanwhile", fresh)
+		p.check(fmt.Sprintf("%s, joined", algorithm))
+		if got := there.sk().Status; got.ActiveKeyID != fresh.kid || got.Sequence <= sequence {
+			t.Errorf("%s: key %s signs at sequence %d, want %s above %d", algorithm, got.ActiveKeyID, got.Sequence, fresh.kid, sequence)
+		}
+		for id := range given {
+			if id != fresh.kid {
+				t.Errorf("%s: signers were given %s on the way", algorithm, id)
+			}
+		}
+		there.rotated()
+		next := there.ring().Active()
+		if next.ActivatedAt.Sub(next.PublishedAt) < verifierLag+clockSkew {
+			t.Errorf("%s: the next key was published at %s and signs at %s", algorithm, next.PublishedAt, next.ActivatedAt)
+		}
+		p.keep("the next key", there.app())
+		there.advance(afterDeactivation + time.Second)
+		p.retired("the restored active key, once its tokens have expired", app)
+		p.check(fmt.Sprintf("%s, after the next rotation", algorithm))
+	}
+}

@@ -42,6 +42,7 @@ func TestFailureTable(t *testing.T) {
 		{25, "keyring unreadable or from a newer version", keyringUnreadable},
 		{26, "keyring rolled back to an older copy", keyringRolledBack},
 		{27, "restored into a new cluster without status", restoredWithoutStatus},
+		{27, "restored after the new SigningKey has made a key", restoredLate},
 		{28, "SigningKey deleted and created again with Retain", createdAgain},
 		{29, "GitOps prune or kubectl delete of an output", outputsPruned},
 		{30, "RBAC lost", rightsLost},
