@@ -245,18 +245,28 @@ func (p *planner) stamp() {
 // reopen takes back the ends of keys that may sign again, because the active
 // key was taken away from signers or an old one put back: the one that the
 // signer Secret holds, and those that some signer may not have left yet. The
-// ends are dated anew once the Secret is mended.
+// ends are dated anew once the Secret is mended. A key that has retired stays
+// so, unless status has never shown that end: then the keyring comes from a
+// state that a restore has taken back.
 func (p *planner) reopen() {
 	_, s, e, _ := p.propagation()
 	for i := range p.ring.Keys {
 		k := &p.ring.Keys[i]
-		if k.DeactivatedAt.IsZero() || !p.now.Before(k.VerifyUntil) {
+		signs := k.ID == p.seen.SignerKeyID
+		if k.DeactivatedAt.IsZero() || (!p.now.Before(k.VerifyUntil) && !(signs && p.counts(k))) {
 			continue
 		}
-		if k.ID == p.seen.SignerKeyID || p.now.Before(k.DeactivatedAt.Add(s+2*e)) {
+		if signs || p.now.Before(k.DeactivatedAt.Add(s+2*e)) {
 			k.DeactivatedAt, k.VerifyUntil = time.Time{}, time.Time{}
 		}
 	}
+}
+
+// counts says whether status shows that a key verifies, without an end.
+func (p *planner) counts(k *Key) bool {
+	return slices.ContainsFunc(p.seen.StatusKeys, func(s v1alpha1.KeyStatus) bool {
+		return s.KeyID == k.ID && (s.State == v1alpha1.KeyActive || s.State == v1alpha1.KeyVerifying) && s.VerifyUntil == nil
+	})
 }
 
 // verifyUntil is the instant after which no token of a deactivated key can be

@@ -9,8 +9,8 @@ import (
 )
 
 // Behind says whether a keyring is older than status: its sequence is, or
-// status has a key that still counts and was made after every key of the
-// keyring. The latter is so when the keyring was lost, a new SigningKey has
+// status has a key that signs or has signed, and was made after every key of
+// the keyring. The latter is so when the keyring was lost, a new SigningKey has
 // begun another, and the lost one comes back.
 func Behind(ring Keyring, sequence int64, keys []v1alpha1.KeyStatus) bool {
 	return ring.Sequence < sequence || comesLate(ring, keys)
@@ -27,8 +27,8 @@ func comesLate(ring Keyring, keys []v1alpha1.KeyStatus) bool {
 		}
 	}
 	return slices.ContainsFunc(keys, func(k v1alpha1.KeyStatus) bool {
-		counts := k.State != v1alpha1.KeyRetired && k.State != v1alpha1.KeyRevoked
-		return counts && k.CreatedAt.After(Ceil(newest)) && ring.Find(k.KeyID) == nil && !ring.IsRevoked(k.KeyID)
+		signed := k.State == v1alpha1.KeyActive || k.State == v1alpha1.KeyVerifying
+		return signed && k.CreatedAt.After(Ceil(newest)) && ring.Find(k.KeyID) == nil && !ring.IsRevoked(k.KeyID)
 	})
 }
 
@@ -117,10 +117,13 @@ func (p *planner) recovered(status *v1alpha1.KeyStatus, old *Key) Key {
 		k.Public = &public
 	}
 	if old != nil && old.Algorithm == k.Algorithm && samePublic(old.Public, k.Public) {
-		k.RSABits, k.Imported, k.Private = old.RSABits, old.Imported, old.Private
+		k.RSABits, k.Imported, k.Private, k.Held = old.RSABits, old.Imported, old.Private, old.Held
 		if !k.VerifyUntil.IsZero() && old.VerifyUntil.After(k.VerifyUntil) {
 			k.VerifyUntil = old.VerifyUntil
 		}
+	}
+	if !k.DeactivatedAt.IsZero() && k.VerifyUntil.After(p.verifyUntil(&k)) {
+		k.Held = true // for all that is known: it must not be put off again
 	}
 	if k.Private == nil && p.seen.Private != nil {
 		k.Private = p.seen.Private(status)

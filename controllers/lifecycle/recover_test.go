@@ -144,6 +144,17 @@ func TestAKeyringThatWasLostIsRebuilt(t *testing.T) {
 			t.Errorf("trigger %q, activation %+v, want %q to be remembered and nothing to be due", r.Keyring.Trigger, r.Activation, trigger)
 		}
 	})
+	t.Run("an end that was put off is not put off again", func(t *testing.T) {
+		s, _ := rotated(t)
+		s.now = s.key("k1").DeactivatedAt.Add(signerLag + 2*clockSkew + 2*time.Second)
+		s.evidence.Seen = map[string]Sighting{"k1": {Late: 1}}
+		s.settle()
+		until := s.key("k1").VerifyUntil
+		s.lose(Keyring{})
+		s.private = map[string]json.RawMessage{"k2": json.RawMessage(`{}`)}
+		s.found()
+		same(t, "the end of k1", s.key("k1").VerifyUntil, until)
+	})
 	t.Run("revoked keys stay revoked", func(t *testing.T) {
 		s, _ := rotated(t)
 		s.revokeKey("k1")
@@ -208,6 +219,22 @@ func TestAKeyringThatIsRolledBack(t *testing.T) {
 		s.found()
 		if s.ring.Find("k2") != nil || !s.ring.IsRevoked("k2") {
 			t.Error("k2 was revoked, and is back")
+		}
+	})
+	t.Run("from a state that was taken back, in which the key that signs had retired", func(t *testing.T) {
+		// All is restored to when k1 signed; then comes the keyring of before,
+		// in which k2 signs and k1 has retired.
+		s, older := rotated(t)
+		newer := s.ring
+		newer.Keys = append([]Key(nil), newer.Keys...)
+		s.now = s.key("k1").VerifyUntil.Add(time.Minute)
+		s.ring, s.signer = older, "k1"
+		s.lose(newer)
+		s.store()
+		s.hand()
+		s.store()
+		if k := s.key("k1"); k.VerifyUntil.Before(s.now.Add(tokenTTL)) {
+			t.Errorf("k1 verifies until %s, and signers have it at %s", k.VerifyUntil, s.now)
 		}
 	})
 	t.Run("another key under a known ID", func(t *testing.T) {
