@@ -64,7 +64,7 @@ func TestInstallation(t *testing.T) {
 		{"the server takes each sample", c.takesEachSample},
 		{"pods keep to the restricted standard", c.podsKeepToTheRestrictedStandard},
 		{"status is the controller's alone", func(t *testing.T) { c.statusIsTheControllersAlone(t, namespace, "shop", "shop") }},
-		{"the gate reads one Secret and writes nothing", c.theGateReadsOneSecret},
+		{"the gate reads two Secrets and writes nothing", c.theGateReadsTwoSecrets},
 		{"the controller may do what it does", c.theControllerMayDoWhatItDoes},
 		{"editors and viewers get no status", c.editorsAndViewersGetNoStatus},
 		{"Helm upgrades it", func(t *testing.T) { c.helm(t, "upgrade", "--set", "webhook.insecureHTTP=true") }},
@@ -367,7 +367,7 @@ func wantRules(t *testing.T, where string, want, got map[string]string) {
 	}
 }
 
-func (c *cluster) theGateReadsOneSecret(t *testing.T) {
+func (c *cluster) theGateReadsTwoSecrets(t *testing.T) {
 	const account = namespace + "/keywright-webhook"
 	everywhere := map[string]string{
 		"signingkeys.keywright.dev":    "get list watch",

@@ -55,11 +55,12 @@ func TestGateReadsNoPrivateKey(t *testing.T) {
 	w.now = time.Now()
 	w.ready(spec(func(s *v1alpha1.SigningKeySpec) { s.Algorithm, s.JWKS = "HS256", nil }))
 	c := as(t, stack.GateAccount)
-	readHMAC := []string{"get", "list", "watch"}
+	reading := []string{"get", "list", "watch"}
+	its := []string{keyset.HMACSecretName, keyset.GatesSecretName}
 	for _, ns := range []string{stack.Namespace, w.ns, "default", ""} {
-		for _, object := range []string{"", keyset.HMACSecretName, "shop-signing", "shop-keyring"} {
+		for _, object := range append([]string{"", "shop-signing", "shop-keyring"}, its...) {
 			for _, verb := range verbs {
-				want := ns == stack.Namespace && object == keyset.HMACSecretName && slices.Contains(readHMAC, verb)
+				want := ns == stack.Namespace && slices.Contains(its, object) && slices.Contains(reading, verb)
 				if got := may(t, c, verb, "", "secrets", "", ns, object); got != want {
 					t.Errorf("%s Secret %q in %q: allowed %t, want %t", verb, object, ns, got, want)
 				}
@@ -69,7 +70,7 @@ func TestGateReadsNoPrivateKey(t *testing.T) {
 			if may(t, c, verb, "", "configmaps", "", ns, "") {
 				t.Errorf("%s ConfigMaps in %q is allowed", verb, ns)
 			}
-			read := slices.Contains(readHMAC, verb)
+			read := slices.Contains(reading, verb)
 			for _, resource := range []string{"signingkeys", "accesspolicies"} {
 				if got := may(t, c, verb, "keywright.dev", resource, "", ns, ""); got != read {
 					t.Errorf("%s %s in %q: allowed %t, want %t", verb, resource, ns, got, read)
@@ -87,7 +88,7 @@ func TestGateReadsNoPrivateKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, rule := range review.Status.ResourceRules {
-			reads := !slices.ContainsFunc(rule.Verbs, func(v string) bool { return !slices.Contains(readHMAC, v) })
+			reads := !slices.ContainsFunc(rule.Verbs, func(v string) bool { return !slices.Contains(reading, v) })
 			asks := !slices.ContainsFunc(rule.Resources, func(r string) bool { return !strings.HasPrefix(r, "selfsubject") })
 			if !reads && !asks {
 				t.Errorf("in %s it may %v %v %v", ns, rule.Verbs, rule.APIGroups, rule.Resources)
