@@ -105,7 +105,7 @@ var faults = map[string]struct{ file, old, new string }{
 		"controllers/lifecycle/revoke.go", "case all, listed[k.ID],", "case all,",
 	},
 	"an older copy of the keyring reaches signers": {
-		"controllers/store.go", "	case keyringErr != nil && w.ring.Sequence < w.sk.Status.Sequence:\n		return scopeNothing // it is an older copy, whose active key may be long retired\n", "",
+		"controllers/store.go", "	case keyringErr != nil && w.behind():\n		return scopeNothing // it is an older copy, whose active key may be long retired\n", "",
 	},
 	"a key that a restore brought back signs at once": {
 		"controllers/lifecycle/evidence.go", "			k.PublishedAt = time.Time{}\n", "			_ = k\n",
