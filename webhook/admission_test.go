@@ -323,8 +323,10 @@ func TestAVerifiedCertificateEndsInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	state := &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}
-	if !c.known(nil, state, time.Now()) || !c.known(nil, state, time.Now()) {
-		t.Error("it does not count")
+	for range 2 { // the second time it is remembered
+		if !c.known(nil, state, time.Now()) {
+			t.Error("it does not count")
+		}
 	}
 	if c.known(nil, state, cert.NotAfter.Add(time.Second)) {
 		t.Error("it outlives itself")
