@@ -607,9 +607,37 @@ func TestWhatNetHTTPRefusesIsDenied(t *testing.T) {
 // TestSlowClientsAreClosed looks at the limits; waiting for them is net/http's.
 func TestSlowClientsAreClosed(t *testing.T) {
 	s, _ := newTestServer(t, Options{}, time.Now)
-	if server := s.authServer(); server.ReadHeaderTimeout != readTimeout || server.ReadTimeout != readTimeout || server.WriteTimeout != writeTimeout || server.MaxHeaderBytes != maxHeaderBytes {
+	if server := s.authServer(); server.ReadHeaderTimeout != readTimeout || server.ReadTimeout != readTimeout || server.MaxHeaderBytes != maxHeaderBytes {
 		t.Errorf("limits: %+v", server)
 	}
+}
+
+// TestWhoTakesNoAnswerIsCutOff finds the deadline of writing ahead of each
+// write, and moved only when half of it is over.
+func TestWhoTakesNoAnswerIsCutOff(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer func() { _ = theirs.Close() }()
+	go func() { _, _ = io.Copy(io.Discard, theirs) }() // ends with the pipe
+	c := &conn{Conn: ours, all: &connections{}}
+	write := func() time.Time {
+		before := time.Now()
+		if _, err := io.WriteString(c, "x"); err != nil {
+			t.Fatal(err)
+		}
+		if left := c.until.Sub(before); left < writeTimeout/2 {
+			t.Errorf("%s are left to write", left)
+		}
+		return c.until
+	}
+	first := write()
+	if write() != first {
+		t.Error("moved at once")
+	}
+	c.until = time.Now().Add(writeTimeout / 3)
+	if third := write(); time.Until(third) < writeTimeout/2 {
+		t.Error("not moved in time")
+	}
+	_ = c.Close()
 }
 
 func TestGRPCDrains(t *testing.T) {

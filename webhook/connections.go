@@ -50,7 +50,7 @@ func (l *counted) Accept() (net.Conn, error) {
 			out.Conn = out.tls
 			// Reading has the server's limit from the start, writing the
 			// handshake has not.
-			_ = c.SetWriteDeadline(time.Now().Add(readTimeout)) //nolint:forbidigo // deadlines of sockets are real time
+			_ = c.SetWriteDeadline(time.Now().Add(writeTimeout)) //nolint:forbidigo // deadlines of sockets are real time
 		}
 		return out, nil
 	}
@@ -65,6 +65,8 @@ type conn struct {
 	tls    *tls.Conn
 	unread func(from string)
 	closed sync.Once
+	// until is the deadline of writing.
+	until time.Time
 
 	once  sync.Once
 	state *tls.ConnectionState
@@ -78,6 +80,13 @@ const denial = "HTTP/1.1 403 Forbidden\r\nCache-Control: no-store\r\nContent-Len
 // characters in a field or by many large fields, and ingress-nginx would make
 // a 500 of them.
 func (c *conn) Write(p []byte) (int, error) {
+	// Moved on only when half of it is over, which most writes are spared.
+	if now := time.Now(); c.until.Sub(now) < writeTimeout/2 { //nolint:forbidigo // deadlines of sockets are real time
+		c.until = now.Add(writeTimeout)
+		if err := c.SetWriteDeadline(c.until); err != nil {
+			return 0, err
+		}
+	}
 	if c.unread == nil || !refusal(p) {
 		return c.Conn.Write(p)
 	}

@@ -32,7 +32,8 @@ const (
 	// one timer less.
 	readTimeout = 10 * time.Second
 	// writeTimeout bounds an answer, which is small: who does not take it
-	// holds nothing longer.
+	// holds nothing longer. The server's own would cost each request a timer:
+	// see conn.Write.
 	writeTimeout = 10 * time.Second
 	// idleTimeout is longer than what proxies keep connections for, so that
 	// it is they who close them.
@@ -368,7 +369,6 @@ func (s *server) authServer() *http.Server {
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
-	server.WriteTimeout = writeTimeout
 	server.ConnContext = withConn
 	return server
 }
