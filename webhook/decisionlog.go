@@ -47,8 +47,11 @@ func newDecisionLog(log *slog.Logger) *decisionLog {
 
 func (l *decisionLog) denialsOf(req *authz.Request, d *authz.Decision) *denials {
 	ref := req.Policy
-	if d.Reason == authz.ReasonPolicyNotFound { // the name is the client's
+	switch {
+	case d.Reason == authz.ReasonPolicyNotFound: // the name is the client's
 		ref = authz.Ref{}
+	case ref == authz.Ref{}: // none was looked for
+		ref.Name = d.Reason
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -82,7 +85,10 @@ func (l *decisionLog) decided(req authz.Request, d authz.Decision) {
 			attrs = append(attrs, slog.Uint64("notLogged", left))
 		}
 	}
-	attrs = append(attrs, slog.String("policy", req.Policy.String()), slog.Int("status", d.Status))
+	if (req.Policy != authz.Ref{}) {
+		attrs = append(attrs, slog.String("policy", req.Policy.String()))
+	}
+	attrs = append(attrs, slog.Int("status", d.Status))
 	for _, a := range []struct{ name, value string }{{"rule", d.Rule}, {"reason", d.Reason}, {"kid", d.KeyID}} {
 		if a.value != "" {
 			attrs = append(attrs, slog.String(a.name, a.value))

@@ -19,6 +19,9 @@ type metrics struct {
 	feed    *feed
 	contact *contact
 	clock   func() time.Time
+
+	admission   *admission
+	connections *connections
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -26,10 +29,13 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	decisionsDesc = desc("decisions_total", "Decisions by policy (empty: one that does not exist), result (allow, deny) and reason of denial.",
+	decisionsDesc = desc("decisions_total", "Decisions by policy (empty: one that does not exist, or none was looked for), result (allow, deny) and reason of denial.",
 		"policy_namespace", "policy", "result", "reason")
 	lookupsDesc      = desc("cache_lookups_total", "Tokens looked up by result: verified before, refused before, or miss.", "result")
 	tokensDesc       = desc("cache_tokens", "Tokens remembered, about, by kind: verified or refused.", "kind")
+	busyDesc         = desc("requests_in_progress", "Requests that are being answered.")
+	openDesc         = desc("connections", "Connections of callers that are open.")
+	closedDesc       = desc("connections_closed_total", "Connections that were closed unheard because there were too many.")
 	panicsDesc       = desc("internal_errors_total", "Requests denied because of a fault of this program.")
 	signingKeysDesc  = desc("signing_keys", "SigningKeys loaded.")
 	keysDesc         = desc("keys", "Keys that verify now.")
@@ -40,7 +46,7 @@ var (
 	contactAgeDesc   = desc("api_contact_age_seconds", "Time since the API server was last heard: about a minute at most while the gate is in step, absent before the first time.")
 	syncedDesc       = desc("synced", "Whether everything there was at the start is loaded.")
 	descriptionsList = []*prometheus.Desc{
-		decisionsDesc, lookupsDesc, tokensDesc, panicsDesc, signingKeysDesc, keysDesc, problemsDesc,
+		decisionsDesc, lookupsDesc, tokensDesc, busyDesc, openDesc, closedDesc, panicsDesc, signingKeysDesc, keysDesc, problemsDesc,
 		policiesDesc, notReadyDesc, keySetAgeDesc, contactAgeDesc, syncedDesc,
 	}
 )
@@ -83,6 +89,9 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	counter(lookupsDesc, stats.Misses, "miss")
 	gauge(tokensDesc, float64(stats.Tokens), "verified")
 	gauge(tokensDesc, float64(stats.BadTokens), "refused")
+	gauge(busyDesc, float64(m.admission.busy.Load()))
+	gauge(openDesc, float64(m.connections.open.Load()))
+	counter(closedDesc, m.connections.closed.Load())
 	counter(panicsDesc, stats.Panics)
 
 	now := m.clock()

@@ -15,6 +15,9 @@ import (
 type Options struct {
 	// Listen and AdminListen are addresses, host:port.
 	Listen, AdminListen string
+	// GRPCListen is the address where Envoy asks over gRPC, with the same TLS
+	// as Listen; 0 or empty: none.
+	GRPCListen string
 	// KeysetsListen is the address where the controller asks what is loaded;
 	// 0 or empty: none.
 	KeysetsListen string
@@ -24,6 +27,12 @@ type Options struct {
 	TLSMinVersion string
 	// InsecureHTTP serves without TLS instead.
 	InsecureHTTP bool
+	// CallerSecretFile and CallerCAFile hold what callers prove themselves by:
+	// secrets, one a line, of which one comes in the header X-Keywright-Caller
+	// or in gRPC metadata of that name; and certificates in PEM of authorities
+	// for client certificates. Both are read again when they change. One proof
+	// is enough; when neither is set, anybody may ask.
+	CallerSecretFile, CallerCAFile string
 	// Namespace is the one of the controller, and so of the Secrets with HS*
 	// secrets and with the certificate for KeysetsListen.
 	Namespace string
@@ -33,6 +42,13 @@ type Options struct {
 	WatchNamespaces []string
 	// CacheSize is how many verified tokens are remembered.
 	CacheSize int
+	// MaxStaleness is how long the API server may be silent until everything
+	// is denied; 0: for ever.
+	MaxStaleness time.Duration
+	// MaxConcurrent is how many requests are answered at once, and
+	// MaxConnections how many connections callers may have open. Beyond them,
+	// requests are denied.
+	MaxConcurrent, MaxConnections int
 	// ShutdownDelay is how long the process goes on answering once it is not
 	// ready.
 	ShutdownDelay time.Duration
@@ -48,6 +64,9 @@ func (o *Options) Validate() error {
 		faults = append(faults, fmt.Errorf("--"+flag+": "+format, args...))
 	}
 	addresses := []struct{ flag, value string }{{"listen", o.Listen}, {"admin-listen", o.AdminListen}}
+	if o.servesGRPC() {
+		addresses = append(addresses, struct{ flag, value string }{"grpc-listen", o.GRPCListen})
+	}
 	if o.servesKeysets() {
 		addresses = append(addresses, struct{ flag, value string }{"keysets-listen", o.KeysetsListen})
 	}
@@ -78,8 +97,20 @@ func (o *Options) Validate() error {
 			fault("watch-namespaces", "%q is not a namespace: %s", name, wrong[0])
 		}
 	}
+	if o.CallerCAFile != "" && o.InsecureHTTP {
+		fault("caller-ca-file", "goes without --insecure-http: certificates are shown in TLS")
+	}
 	if o.CacheSize < 1 {
 		fault("cache-size", "must be at least 1")
+	}
+	if o.MaxStaleness != 0 && o.MaxStaleness < minStaleness {
+		fault("max-staleness", "must be 0 or at least %s: a watch may be silent for about a minute", minStaleness)
+	}
+	if o.MaxConcurrent < 1 || o.MaxConcurrent > maxLimit {
+		fault("max-concurrent", "must be from 1 to %d", maxLimit)
+	}
+	if o.MaxConnections < 1 || o.MaxConnections > maxLimit {
+		fault("max-connections", "must be from 1 to %d", maxLimit)
 	}
 	if o.ShutdownDelay < 0 {
 		fault("shutdown-delay", "must not be negative")
@@ -92,6 +123,15 @@ func (o *Options) Validate() error {
 	}
 	return errors.Join(faults...)
 }
+
+const (
+	// minStaleness is more than the time between two bookmarks of a watch.
+	minStaleness = 2 * time.Minute
+	// maxLimit is more than there are ports and file descriptors for.
+	maxLimit = 1 << 20
+)
+
+func (o *Options) servesGRPC() bool { return o.GRPCListen != "" && o.GRPCListen != "0" }
 
 func (o *Options) servesKeysets() bool { return o.KeysetsListen != "" && o.KeysetsListen != "0" }
 

@@ -12,11 +12,16 @@ import (
 	"sync/atomic"
 	"time"
 
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 
 	"github.com/keywright/keywright/webhook/authz"
+	"github.com/keywright/keywright/webhook/grpcauth"
 	"github.com/keywright/keywright/webhook/httpauth"
 )
 
@@ -26,12 +31,27 @@ const (
 	// new connection, from the handshake. One value for header and body costs
 	// one timer less.
 	readTimeout = 10 * time.Second
+	// writeTimeout bounds an answer, which is small: who does not take it
+	// holds nothing longer. The server's own would cost each request a timer:
+	// see conn.Write.
+	writeTimeout = 10 * time.Second
 	// idleTimeout is longer than what proxies keep connections for, so that
 	// it is they who close them.
 	idleTimeout = 15 * time.Minute
 	// maxHeaderBytes is more than proxies let through (nginx: 4 buffers of
 	// 8 KiB), so that what a client sent is answered with a decision.
 	maxHeaderBytes = 128 << 10
+	// maxMessageBytes is more than Envoy lets through in headers (60 KiB when
+	// nothing else is set). A larger message is an error, not a denial: grpc-go
+	// leaves no choice.
+	maxMessageBytes = 1 << 20
+	// keepaliveEvery is how often a silent gRPC connection is tried, and how
+	// often at most a client may try it.
+	keepaliveEvery    = time.Minute
+	minKeepaliveEvery = 10 * time.Second
+	// maxConnectionAge is when a gRPC connection is ended between two
+	// requests: Envoy opens another, maybe to a gate that has come since.
+	maxConnectionAge = 30 * time.Minute
 	// keysetsIdleTimeout is longer than the controller keeps connections for.
 	keysetsIdleTimeout = 2 * time.Minute
 	// drainTimeout bounds how long open requests may take at the end.
@@ -52,6 +72,12 @@ func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) 
 	}
 	defer func() { _ = admin.Close() }()
 	at := listeners{auth: auth, admin: admin}
+	if o.servesGRPC() {
+		if at.grpc, err = net.Listen("tcp", o.GRPCListen); err != nil {
+			return fmt.Errorf("--grpc-listen: %w", err)
+		}
+		defer func() { _ = at.grpc.Close() }()
+	}
 	if o.servesKeysets() {
 		if at.keysets, err = net.Listen("tcp", o.KeysetsListen); err != nil {
 			return fmt.Errorf("--keysets-listen: %w", err)
@@ -67,8 +93,15 @@ func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) 
 	api := &contact{clock: clock}
 	config = rest.CopyConfig(config)
 	config.Wrap(api.wrap)
-	g := newServer(log, api, o, clock)
+	callers, err := newCallers(o.CallerSecretFile, o.CallerCAFile, log)
+	if err != nil {
+		return err
+	}
+	g := newServer(log, api, callers, o, clock)
 	defer g.gate.Close()
+	if callers.asked() {
+		go callers.follow(background)
+	}
 	all, err := g.feed.followers(config, &o, g.pin)
 	if err != nil {
 		return err
@@ -77,55 +110,71 @@ func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) 
 	return g.serve(ctx, at)
 }
 
-// listeners of the process; keysets is nil when there is none.
-type listeners struct{ auth, admin, keysets net.Listener }
+// listeners of the process; grpc and keysets are nil when there is none.
+type listeners struct{ auth, grpc, admin, keysets net.Listener }
 
 // server is the process without its followers.
 type server struct {
-	options  Options
-	log      *slog.Logger
-	store    *authz.Store
-	gate     *authz.Gate
-	feed     *feed
-	auth     http.Handler
-	admin    http.Handler
-	keysets  http.Handler
-	pin      *pin
-	draining atomic.Bool
-	drain    time.Duration // drainTimeout
+	options     Options
+	log         *slog.Logger
+	clock       func() time.Time
+	contact     *contact
+	store       *authz.Store
+	gate        *authz.Gate
+	feed        *feed
+	admission   *admission
+	connections *connections
+	auth        http.Handler
+	grpc        *grpcauth.Server
+	admin       http.Handler
+	keysets     http.Handler
+	pin         *pin
+	denied      func(authz.Request, authz.Decision)
+	synced      atomic.Bool // latched: it is asked once a decision
+	draining    atomic.Bool
+	drain       time.Duration // drainTimeout
 }
 
-func newServer(log *slog.Logger, api *contact, o Options, clock func() time.Time) *server {
+func newServer(log *slog.Logger, api *contact, callers *callers, o Options, clock func() time.Time) *server {
 	store := authz.NewStore()
 	s := &server{
 		options: o,
 		drain:   drainTimeout,
 		log:     log,
+		clock:   clock,
+		contact: api,
 		store:   store,
 		feed:    newFeed(store, log, clock),
-		gate: authz.NewGate(store, authz.Options{
-			CacheSize: o.CacheSize,
-			Clock:     clock,
-			OnPanic: func(fault any, stack []byte) {
-				// The fault's text could hold what a client sent.
-				log.Error("fault while deciding: denied", "type", fmt.Sprintf("%T", fault), "stack", string(stack))
-			},
-		}),
+		denied:  newDecisionLog(log).decided,
 	}
+	s.gate = authz.NewGate(store, authz.Options{
+		CacheSize: o.CacheSize,
+		Clock:     clock,
+		Doubt:     s.doubt,
+		OnPanic: func(fault any, stack []byte) {
+			// The fault's text could hold what a client sent.
+			log.Error("fault while deciding: denied", "type", fmt.Sprintf("%T", fault), "stack", string(stack))
+		},
+	})
+	s.connections = &connections{max: int64(o.MaxConnections)}
+	s.admission = &admission{gate: s.gate, callers: callers, clock: clock, max: int64(o.MaxConcurrent), log: s.denied}
 	s.pin = &pin{log: log, clock: clock}
 	s.keysets = s.goodbye(&keysets{store: store, synced: s.feed.hasSynced, pin: s.pin})
 	duration := newDuration()
+	took := func(d time.Duration) { duration.Observe(d.Seconds()) }
+	logAllowed := log.Enabled(context.Background(), slog.LevelDebug)
+	s.grpc = &grpcauth.Server{
+		Gate: s.gate, Admit: s.admission.grpc, Fault: s.gate.Fault,
+		Clock: clock, Took: took, Log: s.denied, LogAllowed: logAllowed,
+	}
 	s.auth = s.authHandler(
-		&httpauth.Handler{
-			Gate:       s.gate,
-			Clock:      clock,
-			Took:       func(d time.Duration) { duration.Observe(d.Seconds()) },
-			Log:        newDecisionLog(log).decided,
-			LogAllowed: log.Enabled(context.Background(), slog.LevelDebug),
-		},
+		s.admission.http(&httpauth.Handler{Gate: s.gate, Clock: clock, Took: took, Log: s.denied, LogAllowed: logAllowed}),
 		&published{store: store, clock: clock, synced: s.feed.hasSynced, url: strings.TrimRight(o.PublicURL, "/")},
 	)
-	registry := newRegistry(duration, &metrics{store: store, gate: s.gate, feed: s.feed, contact: api, clock: clock})
+	registry := newRegistry(duration, &metrics{
+		store: store, gate: s.gate, feed: s.feed, contact: api, clock: clock,
+		admission: s.admission, connections: s.connections,
+	})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", s.readyz)
@@ -134,9 +183,36 @@ func newServer(log *slog.Logger, api *contact, o Options, clock func() time.Time
 	return s
 }
 
+// doubt gives the reason why nothing can be decided at now: there is less here
+// than there is in the cluster, or it may be out of date.
+func (s *server) doubt(now time.Time) string {
+	if !s.synced.Load() {
+		if !s.feed.hasSynced() {
+			return authz.ReasonNotSynced
+		}
+		s.synced.Store(true)
+	}
+	if s.stale(now) {
+		return authz.ReasonStale
+	}
+	return ""
+}
+
+// stale says whether the API server has been silent for longer than allowed.
+func (s *server) stale(now time.Time) bool {
+	if s.options.MaxStaleness == 0 {
+		return false
+	}
+	last := s.contact.last.Load()
+	return last == 0 || now.Sub(time.Unix(0, last)) > s.options.MaxStaleness
+}
+
 // authHandler looks at the raw target: a mux would clean it and redirect.
 func (s *server) authHandler(decisions, keys http.Handler) http.Handler {
 	return s.goodbye(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil {
+			r.TLS = connOf(r.Context()).tlsState()
+		}
 		switch {
 		case strings.HasPrefix(r.RequestURI, httpauth.Prefix):
 			decisions.ServeHTTP(w, r)
@@ -165,6 +241,8 @@ func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusServiceUnavailable, "shutting down")
 	case !s.feed.hasSynced():
 		answer(w, http.StatusServiceUnavailable, "not synced yet")
+	case s.stale(s.clock()):
+		answer(w, http.StatusServiceUnavailable, "API server not heard for too long")
 	default:
 		answer(w, http.StatusOK, "ok")
 	}
@@ -179,19 +257,12 @@ func answer(w http.ResponseWriter, status int, text string) {
 // serve answers on the listeners until ctx ends or one of them fails; then it
 // drains.
 func (s *server) serve(ctx context.Context, at listeners) error {
-	ended := make(chan error, 4)
+	ended := make(chan error, 5)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 
-	authServer := s.httpServer(s.auth)
-	adminServer := s.httpServer(s.admin)
-	servers := []*http.Server{authServer, adminServer}
-	if s.options.InsecureHTTP {
-		authServer.Protocols = new(http.Protocols)
-		authServer.Protocols.SetHTTP1(true)
-		authServer.Protocols.SetUnencryptedHTTP2(true)
-		go func() { ended <- authServer.Serve(at.auth) }()
-	} else {
+	var config *tls.Config
+	if !s.options.InsecureHTTP {
 		watcher, err := certwatcher.New(s.options.TLSCertFile, s.options.TLSKeyFile)
 		if err != nil {
 			return fmt.Errorf("--tls-cert-file, --tls-key-file: %w", err)
@@ -201,20 +272,29 @@ func (s *server) serve(ctx context.Context, at listeners) error {
 				ended <- fmt.Errorf("following the certificate: %w", err)
 			}
 		}()
-		minVersion, err := s.options.tlsMinVersion()
-		if err != nil {
-			return fmt.Errorf("--tls-min-version: %w", err)
+		if config, err = s.tlsConfig(watcher.GetCertificate); err != nil {
+			return err
 		}
-		authServer.TLSConfig = &tls.Config{MinVersion: minVersion, GetCertificate: watcher.GetCertificate} //nolint:gosec // 1.2 at least
-		go func() { ended <- authServer.ServeTLS(at.auth, "", "") }()
 	}
+	authServer := s.authServer()
+	adminServer := s.httpServer(s.admin)
+	servers := []*http.Server{authServer, adminServer}
+	go func() {
+		ended <- authServer.Serve(&counted{Listener: at.auth, all: s.connections, unheard: 2, tls: config, unread: s.unread})
+	}()
 	go func() { ended <- adminServer.Serve(at.admin) }()
+	var grpcServer *grpc.Server
 	log := s.log.With("address", at.auth.Addr().String(), "tls", !s.options.InsecureHTTP, "admin", at.admin.Addr().String())
 	if at.keysets != nil {
 		keysetsServer := s.keysetsServer()
 		servers = append(servers, keysetsServer)
 		go func() { ended <- keysetsServer.ServeTLS(at.keysets, "", "") }()
 		log = log.With("keysets", at.keysets.Addr().String())
+	}
+	if at.grpc != nil {
+		grpcServer = s.grpcServer(config)
+		go func() { ended <- grpcServer.Serve(&counted{Listener: at.grpc, all: s.connections, unheard: 1}) }()
+		log = log.With("grpc", at.grpc.Addr().String())
 	}
 	log.Info("listening")
 
@@ -245,8 +325,77 @@ func (s *server) serve(ctx context.Context, at listeners) error {
 			}
 		})
 	}
+	if grpcServer != nil {
+		drained.Go(func() { stopGRPC(limited, grpcServer) })
+	}
 	drained.Wait()
 	return cause
+}
+
+// stopGRPC tells clients to go elsewhere and waits for what is open, as long
+// as ctx lasts.
+func stopGRPC(ctx context.Context, server *grpc.Server) {
+	done := make(chan struct{})
+	go func() {
+		server.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		server.Stop()
+		<-done
+	}
+}
+
+// tlsConfig of the listeners for callers. A client's certificate is asked for
+// and not yet looked at: who has none may still fetch keys.
+func (s *server) tlsConfig(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) (*tls.Config, error) {
+	minVersion, err := s.options.tlsMinVersion()
+	if err != nil {
+		return nil, fmt.Errorf("--tls-min-version: %w", err)
+	}
+	config := &tls.Config{MinVersion: minVersion, GetCertificate: certificate, NextProtos: []string{"h2", "http/1.1"}} //nolint:gosec // 1.2 at least
+	if s.options.CallerCAFile != "" {
+		config.ClientAuth = tls.RequestClientCert
+	}
+	return config, nil
+}
+
+// authServer speaks HTTP/1.1 and HTTP/2 over connections that have spoken TLS
+// before, if they do.
+func (s *server) authServer() *http.Server {
+	server := s.httpServer(s.auth)
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	server.ConnContext = withConn
+	return server
+}
+
+// grpcServer serves Envoy; config is nil without TLS.
+func (s *server) grpcServer(config *tls.Config) *grpc.Server {
+	options := []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.MaxConcurrentStreams(uint32(s.options.MaxConcurrent)), //nolint:gosec // validated
+		grpc.ConnectionTimeout(readTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveEvery, MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: drainTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepaliveEvery, PermitWithoutStream: true}),
+	}
+	if config != nil {
+		config = config.Clone()
+		config.NextProtos = nil // gRPC names its own
+		options = append(options, grpc.Creds(credentials.NewTLS(config)))
+	}
+	server := grpc.NewServer(options...)
+	authv3.RegisterAuthorizationServer(server, s.grpc)
+	return server
+}
+
+// unread counts and logs a request that could not be read.
+func (s *server) unread(from string) {
+	s.denied(authz.Request{}, s.gate.Refuse(authz.ReasonUnreadableRequest, fmt.Errorf("caller at %s sent what is no request, or one with too large a header", from)))
 }
 
 func (s *server) httpServer(h http.Handler) *http.Server {

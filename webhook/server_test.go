@@ -61,7 +61,15 @@ func newTestServer(t testing.TB, o Options, clock func() time.Time) (*server, *l
 	t.Helper()
 	out := &logs{}
 	o.CacheSize = 100
-	s := newServer(slog.New(slog.NewJSONHandler(out, nil)), &contact{clock: clock}, o, clock)
+	if o.MaxConcurrent == 0 {
+		o.MaxConcurrent, o.MaxConnections = 100, 100
+	}
+	log := slog.New(slog.NewJSONHandler(out, nil))
+	callers, err := newCallers(o.CallerSecretFile, o.CallerCAFile, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(log, &contact{clock: clock}, callers, o, clock)
 	t.Cleanup(s.gate.Close)
 	s.feed.synced = []func() bool{func() bool { return true }}
 	return s, out
@@ -738,9 +746,9 @@ func TestHostileRequestsAreDenied(t *testing.T) {
 }
 
 func TestOptionsNameTheFlag(t *testing.T) {
-	good := Options{Listen: ":8443", AdminListen: ":8081", TLSCertFile: "c", TLSKeyFile: "k", TLSMinVersion: "1.3", Namespace: "keywright", CacheSize: 1}
-	for _, keysets := range []string{"", "0", ":8082"} {
-		good.KeysetsListen = keysets
+	good := Options{Listen: ":8443", AdminListen: ":8081", TLSCertFile: "c", TLSKeyFile: "k", TLSMinVersion: "1.3", Namespace: "keywright", CacheSize: 1, MaxConcurrent: 1, MaxConnections: 1}
+	for _, address := range []string{"", "0", ":8082"} {
+		good.KeysetsListen, good.GRPCListen = address, address
 		if err := good.Validate(); err != nil {
 			t.Errorf("good options: %v", err)
 		}
@@ -748,6 +756,11 @@ func TestOptionsNameTheFlag(t *testing.T) {
 	tests := map[string]func(*Options){
 		"--listen: ":           func(o *Options) { o.Listen = "8443" },
 		"--admin-listen: ":     func(o *Options) { o.AdminListen = "" },
+		"--grpc-listen: ":      func(o *Options) { o.GRPCListen = "9443" },
+		"--caller-ca-file: ":   func(o *Options) { o.CallerCAFile, o.InsecureHTTP, o.TLSCertFile, o.TLSKeyFile = "ca", true, "", "" },
+		"--max-staleness: ":    func(o *Options) { o.MaxStaleness = time.Minute },
+		"--max-concurrent: ":   func(o *Options) { o.MaxConcurrent = 0 },
+		"--max-connections: ":  func(o *Options) { o.MaxConnections = -1 },
 		"--keysets-listen: ":   func(o *Options) { o.KeysetsListen = "8082" },
 		"--tls-cert-file: ":    func(o *Options) { o.TLSCertFile = "" },
 		"--tls-key-file: ":     func(o *Options) { o.TLSKeyFile = "" },

@@ -91,14 +91,14 @@ func checkSignature(public *ecdsa.PublicKey) http.Handler {
 	})
 }
 
-// cacheSize is the default of "keywright webhook".
+// cacheSize is the default of "keywright webhook", as the limits below are.
 const cacheSize = 100_000
 
 // serveGate is what "keywright webhook --insecure-http" does.
 func serveGate(ctx context.Context, listen, admin, api string) error {
 	o := webhook.Options{
 		Listen: listen, AdminListen: admin, TLSMinVersion: "1.3", InsecureHTTP: true,
-		Namespace: "keywright-system", CacheSize: cacheSize,
+		Namespace: "keywright-system", CacheSize: cacheSize, MaxConcurrent: 2048, MaxConnections: 8192,
 	}
 	if err := o.Validate(); err != nil {
 		return err

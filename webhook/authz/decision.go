@@ -98,6 +98,16 @@ const (
 	ReasonInternalError        = "internal_error"
 )
 
+// Reasons of denials before anything is decided, which those who ask a Gate
+// give.
+const (
+	ReasonCallerUnknown     = "caller_unknown"
+	ReasonOverloaded        = "overloaded"
+	ReasonUnreadableRequest = "unreadable_request"
+	ReasonNotSynced         = "not_synced"
+	ReasonStale             = "stale"
+)
+
 // reason is an error of this package.
 type reason struct {
 	name, text string

@@ -19,6 +19,7 @@ type Gate struct {
 	store   *Store
 	cache   *cache
 	clock   func() time.Time
+	doubt   func(now time.Time) string
 	onPanic func(value any, stack []byte)
 
 	unknown Counters
@@ -32,13 +33,21 @@ type Options struct {
 	CacheSize int
 	// Clock is read once a decision.
 	Clock func() time.Time
+	// Doubt, if set, gives the reason why nothing can be decided at a time
+	// from what the Store holds; empty when it can. It is asked once a
+	// decision.
+	Doubt func(now time.Time) (reason string)
 	// OnPanic, if set, is told of a fault of this program that made it deny.
 	OnPanic func(value any, stack []byte)
 }
 
 // NewGate makes a Gate that decides from store.
 func NewGate(store *Store, o Options) *Gate {
-	return &Gate{store: store, cache: newCache(o.CacheSize, o.Clock), clock: o.Clock, onPanic: o.OnPanic}
+	g := &Gate{store: store, cache: newCache(o.CacheSize, o.Clock), clock: o.Clock, doubt: o.Doubt, onPanic: o.OnPanic}
+	if g.doubt == nil {
+		g.doubt = func(time.Time) string { return "" }
+	}
+	return g
 }
 
 // Close ends what runs beside the Gate.
@@ -53,7 +62,8 @@ type Stats struct {
 	Tokens, BadTokens int
 	// Panics says how often a fault of this program made it deny.
 	Panics uint64
-	// Unknown counts decisions about policies that do not exist.
+	// Unknown counts decisions about policies that do not exist, and denials
+	// before a policy was looked for.
 	Unknown *Counters
 }
 
@@ -71,14 +81,14 @@ func (g *Gate) Check(_ context.Context, req Request) (d Decision) {
 	counters := &g.unknown
 	defer func() {
 		if fault := recover(); fault != nil {
-			g.panics.Add(1)
-			d = deny(StatusForbidden, ReasonInternalError, nil)
-			if g.onPanic != nil {
-				g.onPanic(fault, debug.Stack())
-			}
+			d = g.denyFault(fault)
 		}
 		counters.count(&d)
 	}()
+	now := g.clock()
+	if reason := g.doubt(now); reason != "" {
+		return deny(StatusForbidden, reason, nil)
+	}
 	e := g.store.policy(req.Policy)
 	if e == nil {
 		return deny(StatusForbidden, ReasonPolicyNotFound, nil)
@@ -87,7 +97,31 @@ func (g *Gate) Check(_ context.Context, req Request) (d Decision) {
 	if e.notReady != nil {
 		return deny(StatusForbidden, ReasonPolicyNotReady, e.notReady)
 	}
-	return g.decide(e, &req, g.clock())
+	return g.decide(e, &req, now)
+}
+
+// Refuse is the denial of a request about which nothing is decided, for a
+// reason that its caller gives and err explains, if there is more to say.
+func (g *Gate) Refuse(reason string, err error) Decision {
+	d := deny(StatusForbidden, reason, err)
+	g.unknown.count(&d)
+	return d
+}
+
+// Fault is the denial of a request at which this program failed outside of
+// Check: fault is what was recovered, by the function that calls this.
+func (g *Gate) Fault(fault any) Decision {
+	d := g.denyFault(fault)
+	g.unknown.count(&d)
+	return d
+}
+
+func (g *Gate) denyFault(fault any) Decision {
+	g.panics.Add(1)
+	if g.onPanic != nil {
+		g.onPanic(fault, debug.Stack())
+	}
+	return deny(StatusForbidden, ReasonInternalError, nil)
 }
 
 func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
@@ -142,6 +143,101 @@ var matrix = map[string]struct {
 			if gate.Labels["team"] != "edge" || gate.Annotations["note"] != "hello" || gate.Spec.PriorityClassName != "system-cluster-critical" ||
 				gate.Spec.NodeSelector["disk"] != "ssd" || len(gate.Spec.Tolerations) != 1 || gate.Spec.Affinity == nil {
 				t.Errorf("the gate's pod does not carry all settings: %+v", gate)
+			}
+		},
+	},
+	"a gate for Envoy": {
+		set: slices.Concat(withTLS, []string{"--set", "webhook.grpc.enabled=true,webhook.grpc.port=50051"}),
+		check: func(t *testing.T, m manifests) {
+			wantArgs(t, find[appsv1.Deployment](t, m, "Deployment", "keywright-webhook").Spec.Template.Spec, "--grpc-listen=:9443")
+			if got := find[corev1.Service](t, m, "Service", "keywright-webhook").Spec.Ports; len(got) != 2 || got[1].Port != 50051 || got[1].TargetPort.StrVal != "grpc" {
+				t.Errorf("the gate's Service has ports %v, want 50051 to grpc as the second", got)
+			}
+		},
+	},
+	"callers that prove themselves": {
+		set: slices.Concat(withTLS, []string{"--set", "webhook.caller.secretName=callers,webhook.caller.caSecretName=callers-ca"}),
+		check: func(t *testing.T, m manifests) {
+			gate := find[appsv1.Deployment](t, m, "Deployment", "keywright-webhook").Spec.Template.Spec
+			wantArgs(t, gate, "--caller-secret-file=/etc/keywright/caller/secret", "--caller-ca-file=/etc/keywright/caller-ca/ca.crt")
+			mounted := map[string]string{}
+			for i, v := range gate.Volumes {
+				mounted[gate.Containers[0].VolumeMounts[i].MountPath] = v.Secret.SecretName
+			}
+			if diff := cmp.Diff(map[string]string{
+				"/etc/keywright/tls": "gate-tls", "/etc/keywright/caller": "callers", "/etc/keywright/caller-ca": "callers-ca",
+			}, mounted); diff != "" {
+				t.Errorf("mounted Secrets (-want +got):\n%s", diff)
+			}
+			if items := gate.Volumes[2].Secret.Items; len(items) != 1 || items[0].Key != "ca.crt" {
+				t.Errorf("of the authority's Secret %v is mounted, want ca.crt alone", items)
+			}
+		},
+	},
+	"callers with a secret over plain HTTP": {
+		set: []string{"--set", "webhook.insecureHTTP=true,webhook.caller.secretName=callers"},
+		check: func(t *testing.T, m manifests) {
+			gate := find[appsv1.Deployment](t, m, "Deployment", "keywright-webhook").Spec.Template.Spec
+			if len(gate.Volumes) != 1 || gate.Volumes[0].Secret.SecretName != "callers" {
+				t.Errorf("the gate mounts %v", gate.Volumes)
+			}
+		},
+	},
+	"limits": {
+		set: slices.Concat(withTLS, []string{"--set", "webhook.maxStaleness=10m,webhook.maxConcurrent=100,webhook.maxConnections=5000000"}),
+		check: func(t *testing.T, m manifests) {
+			wantArgs(t, find[appsv1.Deployment](t, m, "Deployment", "keywright-webhook").Spec.Template.Spec,
+				"--max-staleness=10m", "--max-concurrent=100", "--max-connections=5000000")
+		},
+	},
+	"a network policy": {
+		set: slices.Concat(withTLS, []string{
+			"--set", "webhook.networkPolicy.enabled=true,webhook.grpc.enabled=true",
+			"--set-json", `webhook.networkPolicy.from=[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"ingress-nginx"}}}]`,
+			"--set-json", `webhook.networkPolicy.metricsFrom=[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"monitoring"}}}]`,
+			"--set-json", `webhook.networkPolicy.egress=[{"ports":[{"port":443},{"port":6443}]}]`,
+		}),
+		check: func(t *testing.T, m manifests) {
+			spec := find[networkingv1.NetworkPolicy](t, m, "NetworkPolicy", "keywright-webhook").Spec
+			gate := find[appsv1.Deployment](t, m, "Deployment", "keywright-webhook").Spec.Template
+			for k, v := range spec.PodSelector.MatchLabels {
+				if gate.Labels[k] != v {
+					t.Errorf("it selects %s=%s, which the gate's pods do not carry", k, v)
+				}
+			}
+			got := map[string][]string{}
+			for _, rule := range spec.Ingress {
+				if len(rule.From) != 1 {
+					t.Fatalf("rule %v lets in more than one kind", rule)
+				}
+				var selector map[string]string
+				if from := rule.From[0]; from.NamespaceSelector != nil {
+					selector = from.NamespaceSelector.MatchLabels
+				} else {
+					selector = from.PodSelector.MatchLabels
+				}
+				from := selector["kubernetes.io/metadata.name"] + selector["app.kubernetes.io/component"]
+				for _, p := range rule.Ports {
+					got[from] = append(got[from], p.Port.StrVal)
+					if !slices.ContainsFunc(gate.Spec.Containers[0].Ports, func(c corev1.ContainerPort) bool { return c.Name == p.Port.StrVal }) {
+						t.Errorf("port %s is none of the gate's", p.Port.StrVal)
+					}
+				}
+			}
+			if diff := cmp.Diff(map[string][]string{"ingress-nginx": {"auth", "grpc"}, "controller": {"keysets"}, "monitoring": {"admin"}}, got); diff != "" {
+				t.Errorf("who is let in where (-want +got):\n%s", diff)
+			}
+			if len(spec.PolicyTypes) != 2 || len(spec.Egress) != 2 || len(spec.Egress[0].Ports) != 2 || spec.Egress[0].Ports[0].Port.IntVal != 53 || spec.Egress[1].Ports[1].Port.IntVal != 6443 {
+				t.Errorf("egress is %v %v", spec.PolicyTypes, spec.Egress)
+			}
+		},
+	},
+	"a network policy that lets the gate go anywhere": {
+		set: slices.Concat(withTLS, []string{"--set", "webhook.networkPolicy.enabled=true", "--set-json", `webhook.networkPolicy.from=[{"podSelector":{}}]`}),
+		check: func(t *testing.T, m manifests) {
+			spec := find[networkingv1.NetworkPolicy](t, m, "NetworkPolicy", "keywright-webhook").Spec
+			if len(spec.PolicyTypes) != 1 || spec.PolicyTypes[0] != networkingv1.PolicyTypeIngress || len(spec.Ingress) != 2 {
+				t.Errorf("got %+v", spec)
 			}
 		},
 	},
@@ -305,8 +401,8 @@ func checkServices(t *testing.T, m manifests) {
 				t.Errorf("Service %s leads to port %s, which %s does not have", service.Name, p.TargetPort.StrVal, target.Name)
 			}
 		}
-		if slices.Contains(targets, "auth") && len(targets) > 1 {
-			t.Errorf("Service %s leads to %v: the gate is not alone", service.Name, targets)
+		if slices.Contains(targets, "auth") && (slices.Contains(targets, "admin") || slices.Contains(targets, "keysets")) {
+			t.Errorf("Service %s leads to %v: what is for the cluster can be reached where the gate is exposed", service.Name, targets)
 		}
 	}
 }
@@ -317,20 +413,23 @@ func TestWrongValuesAreRefusedInWords(t *testing.T) {
 		args []string
 		want string
 	}{
-		"neither certificate nor plain HTTP": {nil, "webhook.tls.secretName is not set: name a Secret of type kubernetes.io/tls"},
-		"certificate and plain HTTP":         {slices.Concat(withTLS, []string{"--set", "webhook.insecureHTTP=true"}), "both set: remove one of them"},
-		"a value that there is not":          {slices.Concat(withTLS, []string{"--set", "webhook.replica=3"}), "additional properties 'replica' not allowed"},
-		"an unknown part":                    {slices.Concat(withTLS, []string{"--set", "issuer.replicas=3"}), "additional properties 'issuer' not allowed"},
-		"an old TLS version":                 {slices.Concat(withTLS, []string{"--set-string", "webhook.tls.minVersion=1.1"}), "/webhook/tls/minVersion"},
-		"a digest without its algorithm":     {slices.Concat(withTLS, []string{"--set-string", "image.digest=0123"}), "/image/digest"},
-		"a duration without a unit":          {slices.Concat(withTLS, []string{"--set-string", "webhook.shutdownDelay=10"}), "/webhook/shutdownDelay"},
-		"an argument without dashes":         {slices.Concat(withTLS, []string{"--set", "controller.extraArgs={debug}"}), "/controller/extraArgs/0"},
-		"a namespace that cannot be":         {slices.Concat(withTLS, []string{"--set", "watchNamespaces={Team}"}), "/watchNamespaces/0"},
-		"a namespace twice":                  {slices.Concat(withTLS, []string{"--set", "watchNamespaces={a,a}"}), "/watchNamespaces"},
-		"a log level that there is not":      {slices.Concat(withTLS, []string{"--set", "controller.logLevel=loud"}), "/controller/logLevel"},
-		"replicas in words":                  {slices.Concat(withTLS, []string{"--set", "webhook.replicas=two"}), "/webhook/replicas"},
-		"no service account at all":          {slices.Concat(withTLS, []string{"--set", "webhook.serviceAccount.create=false"}), "webhook.serviceAccount.name: name the service account to use"},
-		"an old cluster":                     {slices.Concat(withTLS, []string{"--kube-version", "1.29.9"}), "1.30.0"},
+		"neither certificate nor plain HTTP":  {nil, "webhook.tls.secretName is not set: name a Secret of type kubernetes.io/tls"},
+		"certificate and plain HTTP":          {slices.Concat(withTLS, []string{"--set", "webhook.insecureHTTP=true"}), "both set: remove one of them"},
+		"a network policy for nobody":         {slices.Concat(withTLS, []string{"--set", "webhook.networkPolicy.enabled=true"}), "webhook.networkPolicy.from is empty: name who may ask"},
+		"client certificates over plain HTTP": {[]string{"--set", "webhook.insecureHTTP=true,webhook.caller.caSecretName=x"}, "both set: callers show certificates in TLS"},
+		"a Secret that cannot be":             {slices.Concat(withTLS, []string{"--set", "webhook.caller.secretName=A"}), "/webhook/caller/secretName"},
+		"a value that there is not":           {slices.Concat(withTLS, []string{"--set", "webhook.replica=3"}), "additional properties 'replica' not allowed"},
+		"an unknown part":                     {slices.Concat(withTLS, []string{"--set", "issuer.replicas=3"}), "additional properties 'issuer' not allowed"},
+		"an old TLS version":                  {slices.Concat(withTLS, []string{"--set-string", "webhook.tls.minVersion=1.1"}), "/webhook/tls/minVersion"},
+		"a digest without its algorithm":      {slices.Concat(withTLS, []string{"--set-string", "image.digest=0123"}), "/image/digest"},
+		"a duration without a unit":           {slices.Concat(withTLS, []string{"--set-string", "webhook.shutdownDelay=10"}), "/webhook/shutdownDelay"},
+		"an argument without dashes":          {slices.Concat(withTLS, []string{"--set", "controller.extraArgs={debug}"}), "/controller/extraArgs/0"},
+		"a namespace that cannot be":          {slices.Concat(withTLS, []string{"--set", "watchNamespaces={Team}"}), "/watchNamespaces/0"},
+		"a namespace twice":                   {slices.Concat(withTLS, []string{"--set", "watchNamespaces={a,a}"}), "/watchNamespaces"},
+		"a log level that there is not":       {slices.Concat(withTLS, []string{"--set", "controller.logLevel=loud"}), "/controller/logLevel"},
+		"replicas in words":                   {slices.Concat(withTLS, []string{"--set", "webhook.replicas=two"}), "/webhook/replicas"},
+		"no service account at all":           {slices.Concat(withTLS, []string{"--set", "webhook.serviceAccount.create=false"}), "webhook.serviceAccount.name: name the service account to use"},
+		"an old cluster":                      {slices.Concat(withTLS, []string{"--kube-version", "1.29.9"}), "1.30.0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

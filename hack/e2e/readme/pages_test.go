@@ -22,6 +22,7 @@ var pages = []string{
 	"docs/README.md",
 	"docs/debug-a-refusal.md",
 	"docs/how-a-rotation-is-never-seen.md",
+	"docs/harden-the-gate.md",
 	"docs/import-a-key.md",
 	"docs/revoke-in-an-emergency.md",
 	"docs/restore-a-backup.md",
@@ -39,6 +40,8 @@ var notRun = map[string]string{
 	"README.md: $ make build && docker build --target prebuilt -t keywright:0.1.0 .":                                                               "needs a container runtime, which a test machine may lack",
 	"README.md: . published, stands by     # active, signs     - signs no more, its tokens still pass":                                             "a picture: what a run of the demo printed",
 	"docs/how-a-rotation-is-never-seen.md: made        known long enough       successor signs       nothing it signed can live":                   "a picture",
+	"docs/harden-the-gate.md: $ helm upgrade keywright charts/keywright -n keywright-system --reuse-values \\":                                     "the cluster of the test enforces no network policy; hack/e2e/chart renders it",
+	"docs/harden-the-gate.md: typed_per_filter_config:":                                                                                            "a part of Envoy's configuration",
 	"docs/architecture.md: SigningKey.spec ──┐":                                                                                                    "a picture",
 	"docs/architecture.md: client ─► nginx ─ subrequest ─► webhook/httpauth ─► webhook/authz ─► decision ─► 200, 401, 403 ─► nginx ─► application": "a picture",
 }

@@ -1,0 +1,55 @@
+package grpcauth
+
+import (
+	"context"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+
+	"github.com/keywright/keywright/webhook/authz"
+)
+
+// Server answers Check.
+type Server struct {
+	authv3.UnimplementedAuthorizationServer
+
+	Gate *authz.Gate
+	// Admit is asked before anything is decided. When it refuses, its denial
+	// is the answer; otherwise done is called once there is one.
+	Admit func(context.Context) (done func(), refused *authz.Decision)
+	// Fault is told of a fault of this program, and gives the denial.
+	Fault func(fault any) authz.Decision
+	// Clock measures how long answers take.
+	Clock func() time.Time
+	// Took is told how long each answer took.
+	Took func(time.Duration)
+	// Log is told of denials, and with LogAllowed of all decisions.
+	Log        func(req authz.Request, d authz.Decision)
+	LogAllowed bool
+}
+
+// Check decides about a request. It never gives an error, and its answer
+// always has a status.
+func (s *Server) Check(ctx context.Context, check *authv3.CheckRequest) (response *authv3.CheckResponse, _ error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			d := s.Fault(fault)
+			response = denied(&d)
+		}
+	}()
+	began := s.Clock()
+	done, refused := s.Admit(ctx)
+	if refused != nil {
+		s.Log(authz.Request{}, *refused)
+		return denied(refused), nil
+	}
+	defer done()
+	req := Request(check)
+	d := s.Gate.Check(ctx, req)
+	response = Respond(check, &d)
+	s.Took(s.Clock().Sub(began))
+	if !d.Allowed || s.LogAllowed {
+		s.Log(req, d)
+	}
+	return response, nil
+}
