@@ -92,7 +92,10 @@ func (l *decisionLog) decided(req authz.Request, d authz.Decision) {
 		attrs = append(attrs, slog.String("method", token.Quote(req.Method)))
 	}
 	if req.HasTarget {
-		path, _, _ := strings.Cut(req.Target, "?")
+		path := req.Target
+		if end := strings.IndexAny(path, "?#"); end >= 0 { // what follows may hold a token
+			path = path[:end]
+		}
 		attrs = append(attrs, slog.String("path", token.Quote(path)))
 	}
 	switch {

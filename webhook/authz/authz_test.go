@@ -31,6 +31,8 @@ type signer struct {
 	key     *keyset.Key
 	// bare signers write no kid.
 	bare bool
+	// typ is the header of that name; JWT when empty.
+	typ string
 }
 
 func newSigner(t testing.TB, id string) *signer {
@@ -64,6 +66,9 @@ func (s *signer) mint(t testing.TB, claims map[string]any) string {
 		}
 	}
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, all)
+	if s.typ != "" {
+		token.Header["typ"] = s.typ
+	}
 	if !s.bare {
 		token.Header["kid"] = s.key.ID
 	}

@@ -68,7 +68,7 @@ func (g *Gate) Stats() Stats {
 
 // Check decides about a request. It always answers, and a fault is a denial.
 func (g *Gate) Check(_ context.Context, req Request) (d Decision) {
-	counters := &g.unknown
+	counters, shows := &g.unknown, false
 	defer func() {
 		if fault := recover(); fault != nil {
 			g.panics.Add(1)
@@ -78,12 +78,13 @@ func (g *Gate) Check(_ context.Context, req Request) (d Decision) {
 			}
 		}
 		counters.count(&d)
+		d.ShowReason = shows && !d.Allowed
 	}()
 	e := g.store.policy(req.Policy)
 	if e == nil {
 		return deny(StatusForbidden, ReasonPolicyNotFound, nil)
 	}
-	counters = e.counters
+	counters, shows = e.counters, e.policy != nil && e.policy.ShowsReason()
 	if e.notReady != nil {
 		return deny(StatusForbidden, ReasonPolicyNotReady, e.notReady)
 	}
@@ -92,6 +93,7 @@ func (g *Gate) Check(_ context.Context, req Request) (d Decision) {
 
 func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {
 	asked, unreadable := e.request(req)
+	preflight := e.policy.AllowsPreflight() && announced(req, &asked)
 	rule, err := e.policy.Select(&asked)
 	if err != nil {
 		if unreadable != nil && (errors.Is(err, policy.ErrPathUnknown) || errors.Is(err, policy.ErrHostUnknown)) {
@@ -102,10 +104,21 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {
 	d := Decision{Rule: rule.Name()}
 
 	var claims token.Claims
-	switch rule.Access() {
+	access := rule.Access()
+	if preflight && access == v1alpha1.AccessAuthenticated {
+		access = v1alpha1.AccessAnonymous // browsers send no credentials with it
+	}
+	switch access {
 	case v1alpha1.AccessAnonymous: // a token is not looked at
 	case v1alpha1.AccessAuthenticated:
-		raw, err := find(e.credentials, req.Header)
+		raw, err := find(e.credentials, req.Header, &asked)
+		if errors.Is(err, policy.ErrPathUnknown) {
+			if unreadable != nil {
+				err = unreadable
+			}
+			d.Status, d.Reason, d.Err = StatusForbidden, reasonOf(err), err
+			return d
+		}
 		if err != nil {
 			return e.refuse(d.Rule, err)
 		}
@@ -127,6 +140,9 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {
 			return d
 		}
 		claims = t.Claims
+		if d.CacheFor = e.cacheFor(t, now); d.CacheFor > 0 {
+			d.Vary = e.vary
+		}
 	default:
 		d.Status, d.Reason = StatusForbidden, reasonOf(policy.ErrAccessDenied)
 		return d
@@ -135,10 +151,39 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {
 	headers, err := e.policy.IdentityHeaders(claims, &asked)
 	if err != nil {
 		d.Status, d.Reason, d.Err = StatusForbidden, reasonOf(err), err
+		d.CacheFor, d.Vary = 0, ""
 		return d
 	}
 	d.Allowed, d.Status, d.Identity = true, StatusAllowed, headers
 	return d
+}
+
+// announced says whether a request is a CORS preflight (Fetch, section CORS
+// protocol), by a method that the caller told and both of its header fields. If
+// so, what is asked is what the announced request would ask.
+func announced(req *Request, asked *policy.Request) bool {
+	if asked.Method != "OPTIONS" {
+		return false
+	}
+	origin, method := req.Header["Origin"], req.Header["Access-Control-Request-Method"]
+	if len(origin) != 1 || origin[0] == "" || len(method) != 1 || method[0] == "" {
+		return false
+	}
+	asked.Method = method[0]
+	return true
+}
+
+// cacheFor says how long a proxy may let t pass without asking again.
+func (e *entry) cacheFor(t *token.Token, now time.Time) time.Duration {
+	left := e.policy.CacheFor()
+	if left == 0 {
+		return 0
+	}
+	left = min(left, t.Expiry.Sub(now))
+	if end := t.Key.VerifyUntil; !end.IsZero() {
+		left = min(left, end.Sub(now))
+	}
+	return max(left.Truncate(time.Second), 0)
 }
 
 // request gives what the policy looks at. What is not known or cannot be read

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/keywright/keywright/api/keyset"
+	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/webhook/policy"
 	"github.com/keywright/keywright/webhook/token"
 )
@@ -44,8 +45,10 @@ type entry struct {
 	notReady    error
 	realm       string
 	credentials []credential
-	issuers     []issuer
-	counters    *Counters
+	// vary names the headers in which credentials may be.
+	vary     string
+	issuers  []issuer
+	counters *Counters
 }
 
 // issuer is one whose tokens count.
@@ -147,6 +150,7 @@ func (s *Store) SetPolicy(ref Ref, p *policy.Policy, compileErr error) {
 	default:
 		e.realm = p.Realm()
 		e.credentials = credentialsOf(p.Credentials())
+		e.vary = headersOf(e.credentials)
 		s.link(e)
 	}
 	s.publish(now.keys, nil, map[Ref]*entry{ref: e})
@@ -224,10 +228,16 @@ func (s *Store) resolve(e *entry, keys *table[*Keys]) *entry {
 			next.notReady = fmt.Errorf("issuers[%d].signingKeyRef: SigningKey %s does not exist or does not allow this namespace", i, target)
 			return &next
 		}
+		accessToken := ref.Profile == v1alpha1.ProfileAccessToken
+		if accessToken && k.Issuer == "" {
+			next.issuers = nil
+			next.notReady = fmt.Errorf("issuers[%d].profile: AccessToken needs an issuer, and SigningKey %s names none", i, target)
+			return &next
+		}
 		next.issuers = append(next.issuers, issuer{
 			keys:     k.Set,
 			of:       k,
-			expected: token.Expected{Audiences: ref.Audiences, RequiredClaims: ref.RequiredClaims},
+			expected: token.Expected{Audiences: ref.Audiences, RequiredClaims: ref.RequiredClaims, AccessToken: accessToken},
 		})
 	}
 	if len(next.issuers) == 0 {

@@ -2,6 +2,7 @@ package httpauth
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/keywright/keywright/webhook/authz"
@@ -18,6 +19,9 @@ func Respond(w http.ResponseWriter, d *authz.Decision) {
 	h := w.Header()
 	h["Cache-Control"] = noStore
 	if !d.Allowed {
+		if d.ShowReason {
+			h["X-Keywright-Reason"] = []string{d.Reason}
+		}
 		if challenge := d.WWWAuthenticate(); challenge != "" {
 			h["Www-Authenticate"] = []string{challenge}
 		}
@@ -35,6 +39,12 @@ func Respond(w http.ResponseWriter, d *authz.Decision) {
 			values[i] = d.Identity[i].Value
 			h[http.CanonicalHeaderKey(d.Identity[i].Name)] = values[i : i+1 : i+1]
 		}
+	}
+	if d.CacheFor > 0 {
+		// Not private: nginx, which only asks on behalf of others, would not
+		// keep it. Vary keeps it apart by credentials, whatever the proxy's key.
+		h["Cache-Control"] = []string{"max-age=" + strconv.FormatInt(int64(d.CacheFor.Seconds()), 10)}
+		h["Vary"] = []string{d.Vary}
 	}
 	h["Content-Length"] = none
 	w.WriteHeader(http.StatusOK)

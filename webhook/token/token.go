@@ -21,6 +21,8 @@ type Token struct {
 	// WithoutKeyID says that the token has no kid, so that Key was found
 	// without one.
 	WithoutKeyID bool
+	// AccessToken says that its typ is at+jwt.
+	AccessToken bool
 	// Claims are all its claims.
 	Claims Claims
 	// Issuer, Subject and ID are iss, sub and jti; empty when absent.
@@ -40,7 +42,14 @@ type Expected struct {
 	// RequiredClaims are paths (see Claims.Lookup) of claims that must be
 	// there and be neither null nor empty.
 	RequiredClaims []string
+	// AccessToken demands an access token as RFC 9068 section 4 does: typ
+	// at+jwt, accessTokenClaims, and a key that names its issuer.
+	AccessToken bool
 }
+
+// accessTokenClaims are those that every access token has (RFC 9068 section
+// 2.2).
+var accessTokenClaims = [...]string{"iss", "exp", "aud", "sub", "client_id", "iat", "jti"}
 
 // Verify is Parse with the keys of set, then Validate.
 func Verify(raw string, set *keyset.Set, expected Expected, now time.Time) (*Token, error) {
@@ -80,7 +89,7 @@ func Parse(raw string, lookup func(kid string) (*keyset.Key, error)) (*Token, er
 	if err != nil {
 		return nil, err
 	}
-	kid, alg, err := checkHeader(form.header)
+	kid, alg, accessToken, err := checkHeader(form.header)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +117,7 @@ func Parse(raw string, lookup func(kid string) (*keyset.Key, error)) (*Token, er
 	if err != nil {
 		return nil, err
 	}
-	t.WithoutKeyID = kid == ""
+	t.WithoutKeyID, t.AccessToken = kid == "", accessToken
 	return t, nil
 }
 
@@ -159,46 +168,48 @@ var strict = base64.RawURLEncoding.Strict()
 // are no key and lead to none, kid alone decides, and large issuers send them.
 var refusedHeaders = [...]string{"crit", "zip", "b64", "cty", "enc", "jwk", "jku", "x5u", "x5c"}
 
-// checkHeader gives kid, which is empty when there is none, and alg.
-func checkHeader(text string) (kid, alg string, err error) {
+// checkHeader gives kid, which is empty when there is none, alg, and whether
+// typ is that of access tokens.
+func checkHeader(text string) (kid, alg string, accessToken bool, err error) {
 	header, err := decodeObject(text, maxHeaderValues)
 	if err != nil {
-		return "", "", fmt.Errorf("%w: header: %w", ErrMalformed, err)
+		return "", "", false, fmt.Errorf("%w: header: %w", ErrMalformed, err)
 	}
 	for _, name := range refusedHeaders {
 		if _, there := header[name]; there {
-			return "", "", fmt.Errorf("%w: %s", ErrUnsupportedHeader, name)
+			return "", "", false, fmt.Errorf("%w: %s", ErrUnsupportedHeader, name)
 		}
 	}
 	if typ, there := header["typ"]; there {
 		text, ok := typ.(string)
 		if !ok {
-			return "", "", fmt.Errorf("%w: typ is not a string", ErrWrongType)
+			return "", "", false, fmt.Errorf("%w: typ is not a string", ErrWrongType)
 		}
-		if !isTokenType(text) {
-			return "", "", fmt.Errorf("%w: typ %s", ErrWrongType, Quote(text))
+		accessToken = isType(text, "at+jwt")
+		if !accessToken && !isType(text, "JWT") {
+			return "", "", false, fmt.Errorf("%w: typ %s", ErrWrongType, Quote(text))
 		}
 	}
 	alg, ok := header["alg"].(string)
 	if !ok {
-		return "", "", fmt.Errorf("%w: header: alg is not a string", ErrMalformed)
+		return "", "", false, fmt.Errorf("%w: header: alg is not a string", ErrMalformed)
 	}
 	if id, there := header["kid"]; there {
 		if kid, ok = id.(string); !ok || kid == "" { // it would pass for none
-			return "", "", fmt.Errorf("%w: header: kid is not a string with something in it", ErrMalformed)
+			return "", "", false, fmt.Errorf("%w: header: kid is not a string with something in it", ErrMalformed)
 		}
 	}
-	return kid, alg, nil
+	return kid, alg, accessToken, nil
 }
 
-// isTokenType compares media types as RFC 7515 section 4.1.9 says: without
-// regard to case, "application/" may be left out.
-func isTokenType(typ string) bool {
+// isType compares media types as RFC 7515 section 4.1.9 says: without regard
+// to case, "application/" may be left out.
+func isType(typ, want string) bool {
 	const prefix = "application/"
 	if len(typ) > len(prefix) && strings.EqualFold(typ[:len(prefix)], prefix) {
 		typ = typ[len(prefix):]
 	}
-	return strings.EqualFold(typ, "JWT") || strings.EqualFold(typ, "at+jwt")
+	return strings.EqualFold(typ, want)
 }
 
 // read takes the registered claims out of verified ones. Names are compared
@@ -308,6 +319,19 @@ func (t *Token) Validate(expected Expected, now time.Time) error {
 	}
 	if len(expected.Audiences) > 0 && !intersect(expected.Audiences, t.Audience) {
 		return ErrWrongAudience
+	}
+	if expected.AccessToken {
+		if !t.AccessToken {
+			return fmt.Errorf("%w: typ is not at+jwt", ErrWrongType)
+		}
+		if t.Key.Issuer == "" {
+			return fmt.Errorf("%w: the key names none to compare with", ErrWrongIssuer)
+		}
+		for _, name := range accessTokenClaims {
+			if !t.Claims.has(name) {
+				return fmt.Errorf("%w: %s", ErrMissingClaim, name)
+			}
+		}
 	}
 	for _, name := range expected.RequiredClaims {
 		if !t.Claims.has(name) {
