@@ -33,6 +33,9 @@ type Options struct {
 	WatchNamespaces []string
 	// CacheSize is how many verified tokens are remembered.
 	CacheSize int
+	// LogAllowedSample is which part of allowed requests is logged, from 0
+	// to 1.
+	LogAllowedSample float64
 	// ShutdownDelay is how long the process goes on answering once it is not
 	// ready.
 	ShutdownDelay time.Duration
@@ -80,6 +83,9 @@ func (o *Options) Validate() error {
 	}
 	if o.CacheSize < 1 {
 		fault("cache-size", "must be at least 1")
+	}
+	if !(o.LogAllowedSample >= 0 && o.LogAllowedSample <= 1) {
+		fault("log-allowed-sample", "must be from 0 (none) to 1 (all)")
 	}
 	if o.ShutdownDelay < 0 {
 		fault("shutdown-delay", "must not be negative")

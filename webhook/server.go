@@ -120,8 +120,8 @@ func newServer(log *slog.Logger, api *contact, o Options, clock func() time.Time
 			Gate:       s.gate,
 			Clock:      clock,
 			Took:       func(d time.Duration) { duration.Observe(d.Seconds()) },
-			Log:        newDecisionLog(log).decided,
-			LogAllowed: log.Enabled(context.Background(), slog.LevelDebug),
+			Log:        newDecisionLog(log, o.LogAllowedSample).decided,
+			LogAllowed: o.LogAllowedSample > 0 || log.Enabled(context.Background(), slog.LevelDebug),
 		},
 		&published{store: store, clock: clock, synced: s.feed.hasSynced, url: strings.TrimRight(o.PublicURL, "/")},
 	)

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"fmt"
 	"net/textproto"
 	"net/url"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/webhook/policy"
+	"github.com/keywright/keywright/webhook/trace"
 )
 
 // credential is one place where a token may be.
@@ -98,6 +100,9 @@ func find(places []credential, header map[string][]string, asked *policy.Request
 		default:
 			raw, err = inHeader(c, header[c.header])
 		}
+		if asked.Trace.On() {
+			places[i].describe(asked.Trace, raw, err)
+		}
 		if err != nil {
 			return "", err
 		}
@@ -108,11 +113,23 @@ func find(places []credential, header map[string][]string, asked *policy.Request
 	}
 	switch n {
 	case 0:
-		return "", ErrNoCredentials
+		return "", asked.Trace.Fault("credentials", "", ErrNoCredentials)
 	case 1:
 		return found, nil
 	}
-	return "", ErrSeveralCredentials
+	return "", asked.Trace.Fault("credentials", "", ErrSeveralCredentials)
+}
+
+// describe records what was found at a place, and nothing of the token itself.
+func (c *credential) describe(steps *trace.Trace, raw string, err error) {
+	switch {
+	case err != nil:
+		steps.No("credential", c.String(), err.Error())
+	case raw == "":
+		steps.No("credential", c.String(), "nothing is there")
+	default:
+		steps.Yes("credential", c.String(), fmt.Sprintf("a token of %d bytes", len(raw)))
+	}
 }
 
 // inHeader finds a token behind a scheme and exactly one space (RFC 6750

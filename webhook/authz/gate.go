@@ -12,6 +12,7 @@ import (
 	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/webhook/policy"
 	"github.com/keywright/keywright/webhook/token"
+	"github.com/keywright/keywright/webhook/trace"
 )
 
 // Gate decides. Its methods may be called at the same time.
@@ -67,32 +68,43 @@ func (g *Gate) Stats() Stats {
 }
 
 // Check decides about a request. It always answers, and a fault is a denial.
-func (g *Gate) Check(_ context.Context, req Request) (d Decision) {
+func (g *Gate) Check(_ context.Context, req Request) Decision { return g.check(&req, nil) }
+
+// check decides and, with steps, says how. What is explained is neither counted
+// nor remembered, and says nothing of who is late.
+func (g *Gate) check(req *Request, steps *trace.Trace) (d Decision) {
 	counters, shows := &g.unknown, false
 	defer func() {
 		if fault := recover(); fault != nil {
-			g.panics.Add(1)
 			d = deny(StatusForbidden, ReasonInternalError, nil)
+			steps.No("decision", "", "a fault of this program")
+			if steps == nil {
+				g.panics.Add(1)
+			}
 			if g.onPanic != nil {
 				g.onPanic(fault, debug.Stack())
 			}
 		}
-		counters.count(&d)
+		if steps == nil {
+			counters.count(&d)
+		}
 		d.ShowReason = shows && !d.Allowed
 	}()
 	e := g.store.policy(req.Policy)
 	if e == nil {
+		steps.No("policy", "", "there is no such policy")
 		return deny(StatusForbidden, ReasonPolicyNotFound, nil)
 	}
 	counters, shows = e.counters, e.policy != nil && e.policy.ShowsReason()
 	if e.notReady != nil {
-		return deny(StatusForbidden, ReasonPolicyNotReady, e.notReady)
+		return deny(StatusForbidden, ReasonPolicyNotReady, steps.Fault("policy", e.ref.Name, e.notReady))
 	}
-	return g.decide(e, &req, g.clock())
+	steps.Yes("policy", e.ref.Name, "is in force")
+	return g.decide(e, req, g.clock(), steps)
 }
 
-func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {
-	asked, unreadable := e.request(req)
+func (g *Gate) decide(e *entry, req *Request, now time.Time, steps *trace.Trace) Decision {
+	asked, unreadable := e.request(req, steps)
 	preflight := e.policy.AllowsPreflight() && announced(req, &asked)
 	rule, err := e.policy.Select(&asked)
 	if err != nil {
@@ -105,7 +117,9 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {
 
 	var claims token.Claims
 	access := rule.Access()
+	steps.Yes("access", string(access), "")
 	if preflight && access == v1alpha1.AccessAuthenticated {
+		steps.Yes("preflight", "", "needs no token, as the policy allows preflights")
 		access = v1alpha1.AccessAnonymous // browsers send no credentials with it
 	}
 	switch access {
@@ -122,7 +136,7 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {
 		if err != nil {
 			return e.refuse(d.Rule, err)
 		}
-		t, err := g.verify(e, raw, now)
+		t, err := g.verify(e, raw, now, steps)
 		if t != nil {
 			d.KeyID = t.Key.ID
 		}
@@ -144,6 +158,7 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {
 			d.Vary = e.vary
 		}
 	default:
+		steps.No("access", "", policy.ErrAccessDenied.Error())
 		d.Status, d.Reason = StatusForbidden, reasonOf(policy.ErrAccessDenied)
 		return d
 	}
@@ -188,23 +203,33 @@ func (e *entry) cacheFor(t *token.Token, now time.Time) time.Duration {
 
 // request gives what the policy looks at. What is not known or cannot be read
 // is left out, which denies once a rule looks at it; unreadable says why.
-func (e *entry) request(req *Request) (asked policy.Request, unreadable error) {
+func (e *entry) request(req *Request, steps *trace.Trace) (asked policy.Request, unreadable error) {
+	asked.Trace = steps
 	if req.HasMethod && e.policy.NeedsMethod() {
 		asked.Method = req.Method
+		if steps.On() {
+			steps.Yes("method", "", token.Quote(asked.Method))
+		}
 	}
 	if req.HasTarget && e.policy.NeedsPath() {
 		path, query, ambiguous, err := policy.ParseTarget(req.Target)
 		if err == nil {
 			asked.Path, asked.Query, asked.Ambiguous, asked.HasPath = path, query, ambiguous, true
+			if steps.On() {
+				steps.Yes("path", "", token.Quote(path))
+			}
 		} else {
-			unreadable = err
+			unreadable = steps.Fault("path", "", err)
 		}
 	}
 	if req.HasHost && e.policy.NeedsHost() {
 		host, err := policy.NormalizeHost(req.Host)
 		if err == nil {
 			asked.Host, asked.HasHost = host, true
-		} else if unreadable == nil {
+			if steps.On() {
+				steps.Yes("host", "", token.Quote(host))
+			}
+		} else if err = steps.Fault("host", "", err); unreadable == nil {
 			unreadable = err
 		}
 	}
@@ -230,51 +255,66 @@ func reasonOf(err error) string {
 
 // verify gives a token that counts now and for the policy. With an error it
 // may give a token too, whose key is known.
-func (g *Gate) verify(e *entry, raw string, now time.Time) (*token.Token, error) {
+func (g *Gate) verify(e *entry, raw string, now time.Time, steps *trace.Trace) (*token.Token, error) {
 	if len(raw) > token.MaxBytes {
-		return nil, token.ErrTooLarge
+		return nil, steps.Fault("form", "", token.ErrTooLarge)
 	}
-	known, err := g.cache.lookup(e, raw)
+	known, err := g.recall(e, raw, steps)
 	if err != nil {
 		return nil, err
 	}
 	if known == nil {
 		var of lookedUp
-		t, err := token.Parse(raw, func(kid string) (*keyset.Key, error) {
+		t, err := token.ParseTraced(raw, func(kid string) (*keyset.Key, error) {
 			of.asked, of.withoutKeyID = true, kid == ""
 			var err error
 			of.key, err = e.key(kid)
 			return of.key, err
-		})
+		}, steps)
 		if err != nil && !isB64Token(raw) { // base64url is one: no good token is looked at again
 			return nil, ErrMalformedCredentials
 		}
 		known = &verified{Token: t}
-		if err == nil {
-			// What it expects of a token is the policy's; when it was signed
-			// is not, and the next policy finds it in the cache.
-			var lateAfter time.Time
-			known.seen, lateAfter = e.sightingOf(t.Key)
-			if known.seen != nil && t.Validate(token.Expected{}, now) == nil {
-				known.seen.fresh(t, lateAfter)
-			}
+		if steps == nil {
+			g.learn(e, raw, known, err, of, now)
 		}
-		g.cache.remember(raw, known, err, of, now)
 		if err != nil {
 			return nil, err
 		}
 	}
 	t := known.Token
-	if err := e.validate(t, now); err != nil {
+	if err := e.validate(t, now, steps); err != nil {
 		return t, err
 	}
 	if e.policy.Revokes(t) {
-		return t, ErrTokenRevoked
+		return t, steps.Fault("revokedTokens", "", ErrTokenRevoked)
 	}
 	if known.seen != nil {
 		known.seen.passed(now)
 	}
 	return t, nil
+}
+
+// recall gives what is remembered of a token. To explain is to look again.
+func (g *Gate) recall(e *entry, raw string, steps *trace.Trace) (*verified, error) {
+	if steps != nil {
+		return nil, nil
+	}
+	return g.cache.lookup(e, raw)
+}
+
+// learn remembers what became of a token, and tells when it was signed.
+func (g *Gate) learn(e *entry, raw string, known *verified, err error, of lookedUp, now time.Time) {
+	if err == nil {
+		// What it expects of a token is the policy's; when it was signed
+		// is not, and the next policy finds it in the cache.
+		var lateAfter time.Time
+		known.seen, lateAfter = e.sightingOf(known.Key)
+		if known.seen != nil && known.Validate(token.Expected{}, now) == nil {
+			known.seen.fresh(known.Token, lateAfter)
+		}
+	}
+	g.cache.remember(raw, known, err, of, now)
 }
 
 // key finds the one key of the policy's issuers that has the ID, or that is
@@ -347,13 +387,17 @@ func (e *entry) holds(k *keyset.Key, withoutKeyID bool) bool {
 
 // validate asks the issuers that have the token's key whether it counts: one
 // that says so is enough, else the last one's word is given.
-func (e *entry) validate(t *token.Token, now time.Time) error {
+func (e *entry) validate(t *token.Token, now time.Time, steps *trace.Trace) error {
 	err := token.ErrUnknownKey
 	for i := range e.issuers {
 		if k, ok := e.issuers[i].keys.Lookup(t.Key.ID); !ok || k != t.Key {
 			continue
 		}
-		if err = t.Validate(e.issuers[i].expected, now); err == nil {
+		expected := e.issuers[i].expected
+		if expected.Trace = steps; steps.On() {
+			steps.Yes("issuer", e.issuers[i].of.Ref.String(), "has the key")
+		}
+		if err = t.Validate(expected, now); err == nil {
 			return nil
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/api/keyset"
+	"github.com/keywright/keywright/webhook/trace"
 )
 
 // MaxBytes is the length of the longest token that is looked at.
@@ -45,6 +46,8 @@ type Expected struct {
 	// AccessToken demands an access token as RFC 9068 section 4 does: typ
 	// at+jwt, accessTokenClaims, and a key that names its issuer.
 	AccessToken bool
+	// Trace, if any, records the steps of Validate.
+	Trace *trace.Trace
 }
 
 // accessTokenClaims are those that every access token has (RFC 9068 section
@@ -85,38 +88,51 @@ func Verify(raw string, set *keyset.Set, expected Expected, now time.Time) (*Tok
 // The kid is empty for a token that has none, and for no other: then it finds
 // the one key that such tokens are checked with, or returns ErrMissingKeyID.
 func Parse(raw string, lookup func(kid string) (*keyset.Key, error)) (*Token, error) {
+	return ParseTraced(raw, lookup, nil)
+}
+
+// ParseTraced is Parse that records its steps.
+func ParseTraced(raw string, lookup func(kid string) (*keyset.Key, error), steps *trace.Trace) (*Token, error) {
 	form, err := split(raw)
 	if err != nil {
-		return nil, err
+		return nil, steps.Fault("form", "", err)
 	}
+	steps.Yes("form", "", "three segments of strict base64url")
 	kid, alg, accessToken, err := checkHeader(form.header)
 	if err != nil {
-		return nil, err
+		return nil, steps.Fault("header", "", err)
+	}
+	if steps.On() {
+		steps.Yes("header", "", "alg "+Quote(alg)+", kid "+Quote(kid))
 	}
 	key, err := lookup(kid)
+	if err == nil && key == nil {
+		err = ErrUnknownKey
+	}
 	if err != nil {
-		return nil, err
+		return nil, steps.Fault("key", "", err)
 	}
-	if key == nil {
-		return nil, ErrUnknownKey
-	}
+	steps.Yes("key", key.ID, "found")
 	if alg != string(key.Algorithm) {
-		return nil, fmt.Errorf("%w: alg %s, the key's is %s", ErrAlgorithmMismatch, Quote(alg), key.Algorithm)
+		return nil, steps.Fault("algorithm", "", fmt.Errorf("%w: alg %s, the key's is %s", ErrAlgorithmMismatch, Quote(alg), key.Algorithm))
 	}
 	if err := usable(key); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnusableKey, err)
+		return nil, steps.Fault("algorithm", "", fmt.Errorf("%w: %w", ErrUnusableKey, err))
 	}
+	steps.Yes("algorithm", alg, "is the key's own")
 	if methods[key.Algorithm].Verify(form.signed, form.signature, key.Public) != nil {
-		return nil, ErrBadSignature
+		return nil, steps.Fault("signature", "", ErrBadSignature)
 	}
+	steps.Yes("signature", "", "the key signed this")
 	claims, err := decodeObject(form.payload, maxClaimValues)
 	if err != nil {
-		return nil, fmt.Errorf("%w: claims: %w", ErrMalformed, err)
+		return nil, steps.Fault("claims", "", fmt.Errorf("%w: claims: %w", ErrMalformed, err))
 	}
 	t, err := read(key, claims)
 	if err != nil {
-		return nil, err
+		return nil, steps.Fault("claims", "", err)
 	}
+	steps.Yes("claims", "", "registered ones have the right types")
 	t.WithoutKeyID, t.AccessToken = kid == "", accessToken
 	return t, nil
 }
@@ -294,49 +310,66 @@ func audience(v any) ([]string, bool) {
 // valid at now, exp, nbf, iat and how long the token lives, iss, aud and the
 // required claims. It allocates nothing when the token is good.
 func (t *Token) Validate(expected Expected, now time.Time) error {
+	steps := expected.Trace
 	leeway := t.Key.Leeway
 	if !t.Key.ValidAt(now) {
-		return fmt.Errorf("%w: kid %s", ErrKeyRetired, Quote(t.Key.ID))
+		return steps.Fault("key", t.Key.ID, fmt.Errorf("%w: kid %s", ErrKeyRetired, Quote(t.Key.ID)))
 	}
+	steps.Yes("key", t.Key.ID, "verifies now")
 	if !now.Before(t.Expiry.Add(leeway)) {
-		return fmt.Errorf("%w: exp is %s ago", ErrExpired, now.Sub(t.Expiry))
+		return steps.Fault("exp", "", fmt.Errorf("%w: exp is %s ago", ErrExpired, now.Sub(t.Expiry)))
 	}
-	if !t.NotBefore.IsZero() && now.Before(t.NotBefore.Add(-leeway)) {
-		return fmt.Errorf("%w: nbf is in %s", ErrNotYetValid, t.NotBefore.Sub(now))
+	steps.Yes("exp", "", "is still to come, leeway included")
+	if !t.NotBefore.IsZero() {
+		if now.Before(t.NotBefore.Add(-leeway)) {
+			return steps.Fault("nbf", "", fmt.Errorf("%w: nbf is in %s", ErrNotYetValid, t.NotBefore.Sub(now)))
+		}
+		steps.Yes("nbf", "", "has come")
 	}
 	issued := now
 	if !t.IssuedAt.IsZero() {
 		issued = t.IssuedAt
 		if issued.After(now.Add(leeway)) {
-			return fmt.Errorf("%w: iat is in %s", ErrIssuedInFuture, issued.Sub(now))
+			return steps.Fault("iat", "", fmt.Errorf("%w: iat is in %s", ErrIssuedInFuture, issued.Sub(now)))
 		}
+		steps.Yes("iat", "", "has come")
 	}
 	if life := t.Expiry.Sub(issued); life-leeway > t.Key.MaxTokenTTL {
-		return fmt.Errorf("%w: for %s, at most %s with %s of leeway are allowed", ErrLivesTooLong, life, t.Key.MaxTokenTTL, leeway)
+		return steps.Fault("life", "", fmt.Errorf("%w: for %s, at most %s with %s of leeway are allowed", ErrLivesTooLong, life, t.Key.MaxTokenTTL, leeway))
 	}
-	if t.Key.Issuer != "" && t.Issuer != t.Key.Issuer {
-		return fmt.Errorf("%w: iss %s, the key's is %s", ErrWrongIssuer, Quote(t.Issuer), Quote(t.Key.Issuer))
+	steps.Yes("life", "", "is no longer than the key's tokens may live")
+	if t.Key.Issuer != "" {
+		if t.Issuer != t.Key.Issuer {
+			return steps.Fault("iss", "", fmt.Errorf("%w: iss %s, the key's is %s", ErrWrongIssuer, Quote(t.Issuer), Quote(t.Key.Issuer)))
+		}
+		steps.Yes("iss", "", "is the key's")
 	}
-	if len(expected.Audiences) > 0 && !intersect(expected.Audiences, t.Audience) {
-		return ErrWrongAudience
+	if len(expected.Audiences) > 0 {
+		if !intersect(expected.Audiences, t.Audience) {
+			return steps.Fault("aud", "", ErrWrongAudience)
+		}
+		steps.Yes("aud", "", "names one that is expected")
 	}
 	if expected.AccessToken {
 		if !t.AccessToken {
-			return fmt.Errorf("%w: typ is not at+jwt", ErrWrongType)
+			return steps.Fault("typ", "", fmt.Errorf("%w: typ is not at+jwt", ErrWrongType))
 		}
+		steps.Yes("typ", "", "is at+jwt")
 		if t.Key.Issuer == "" {
-			return fmt.Errorf("%w: the key names none to compare with", ErrWrongIssuer)
+			return steps.Fault("iss", "", fmt.Errorf("%w: the key names none to compare with", ErrWrongIssuer))
 		}
 		for _, name := range accessTokenClaims {
 			if !t.Claims.has(name) {
-				return fmt.Errorf("%w: %s", ErrMissingClaim, name)
+				return steps.Fault("required claim", name, fmt.Errorf("%w: %s", ErrMissingClaim, name))
 			}
+			steps.Yes("required claim", name, "is there")
 		}
 	}
 	for _, name := range expected.RequiredClaims {
 		if !t.Claims.has(name) {
-			return fmt.Errorf("%w: %s", ErrMissingClaim, Quote(name))
+			return steps.Fault("required claim", name, fmt.Errorf("%w: %s", ErrMissingClaim, Quote(name)))
 		}
+		steps.Yes("required claim", name, "is there")
 	}
 	return nil
 }
