@@ -14,16 +14,14 @@ type Request struct {
 	// Method as the request line has it; "" when it is not known.
 	Method string
 	// Path as ParseTarget gives it, when HasPath.
-	Path    string
-	HasPath bool
-	// Ambiguous as ParseTarget gives it.
-	Ambiguous bool
+	Path string
 	// Query is raw, without '?'. It is known when HasPath.
 	Query string
 	// Host as NormalizeHost gives it, when HasHost: not when it is unknown
 	// or when two sources of it disagree.
-	Host    string
-	HasHost bool
+	Host string
+	// HasPath and HasHost say what is known; Ambiguous as ParseTarget gives it.
+	HasPath, HasHost, Ambiguous bool
 	// Trace, if any, records the steps of what is asked about the request.
 	Trace *trace.Trace
 }

@@ -27,26 +27,32 @@ type Trace struct{ steps []Step }
 // On says whether steps are recorded.
 func (t *Trace) On() bool { return t != nil }
 
-// Yes records a step that was as it should be.
+// Yes records a step that was as it should be. It and its siblings are short
+// enough to be inlined, so that a decision without a Trace pays for no call.
 func (t *Trace) Yes(what, name, detail string) {
 	if t != nil {
-		t.steps = append(t.steps, Step{What: what, Name: name, OK: true, Detail: detail})
+		t.add(what, name, detail, true)
 	}
 }
 
 // No records a step that was not.
 func (t *Trace) No(what, name, detail string) {
 	if t != nil {
-		t.steps = append(t.steps, Step{What: what, Name: name, Detail: detail})
+		t.add(what, name, detail, false)
 	}
 }
 
 // Fault is No with what an error says, and gives the error back.
 func (t *Trace) Fault(what, name string, err error) error {
 	if t != nil {
-		t.steps = append(t.steps, Step{What: what, Name: name, Detail: err.Error()})
+		t.add(what, name, err.Error(), false)
 	}
 	return err
+}
+
+//go:noinline
+func (t *Trace) add(what, name, detail string, ok bool) {
+	t.steps = append(t.steps, Step{What: what, Name: name, OK: ok, Detail: detail})
 }
 
 // Steps are those recorded, in their order.
