@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +50,9 @@ func (r *AccessPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request
 	}
 
 	resolved := metav1.Condition{Type: v1alpha1.ConditionKeysResolved, Status: metav1.ConditionTrue, Reason: "Resolved"}
+	if slices.ContainsFunc(ap.Spec.Issuers, func(i v1alpha1.TokenIssuerRef) bool { return i.OIDC != nil || i.JWKS != nil }) {
+		resolved.Message = "each gate fetches the keys of oidc and jwks itself: its log and the metric keywright_gate_remote_issuers say whether it has them"
+	}
 	missing, err := r.unresolved(ctx, ap)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -88,6 +92,9 @@ func (r *AccessPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request
 func (r *AccessPolicyReconciler) unresolved(ctx context.Context, ap *v1alpha1.AccessPolicy) ([]string, error) {
 	var out []string
 	for i, issuer := range ap.Spec.Issuers {
+		if issuer.OIDC != nil || issuer.JWKS != nil {
+			continue // each gate fetches those itself
+		}
 		ref := issuer.SigningKeyRef
 		namespace := ref.Namespace
 		if namespace == "" {

@@ -33,6 +33,9 @@ type Options struct {
 	WatchNamespaces []string
 	// CacheSize is how many verified tokens are remembered.
 	CacheSize int
+	// AllowPrivateURLs lets oidc and jwks of AccessPolicies lead to addresses
+	// that are not public.
+	AllowPrivateURLs bool
 	// LogAllowedSample is which part of allowed requests is logged, from 0
 	// to 1.
 	LogAllowedSample float64

@@ -16,8 +16,10 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 
+	"github.com/keywright/keywright/api/fetch"
 	"github.com/keywright/keywright/webhook/authz"
 	"github.com/keywright/keywright/webhook/httpauth"
+	"github.com/keywright/keywright/webhook/remote"
 )
 
 // Limits of the listeners.
@@ -74,6 +76,8 @@ func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) 
 		return err
 	}
 	go all.run(background)
+	fetcher := &remote.Fetcher{Store: g.store, Client: &fetch.Client{AllowPrivate: o.AllowPrivateURLs}, Clock: clock, Log: log}
+	go fetcher.Run(background)
 	return g.serve(ctx, at)
 }
 

@@ -207,10 +207,30 @@ const ProfileAccessToken Profile = "AccessToken"
 
 // TokenIssuerRef says whose tokens count, and what they must carry.
 //
+// +kubebuilder:validation:XValidation:rule="[has(self.signingKeyRef), has(self.oidc), has(self.jwks)].filter(x, x).size() == 1",message="set exactly one of signingKeyRef, oidc and jwks"
+// +kubebuilder:validation:XValidation:rule="has(self.signingKeyRef) || has(self.audiences) && size(self.audiences) > 0",message="audiences: tokens of another issuer are for many: name at least one that is yours"
+// +kubebuilder:validation:XValidation:rule="has(self.signingKeyRef) != (has(self.algorithms) && size(self.algorithms) > 0)",message="algorithms: oidc and jwks need at least one; a SigningKey says its own"
 // +kubebuilder:validation:XValidation:rule="!has(self.profile) || has(self.audiences) && size(self.audiences) > 0",message="audiences: profile AccessToken needs at least one"
 type TokenIssuerRef struct {
 	// signingKeyRef names the SigningKey whose tokens count.
-	SigningKeyRef SigningKeyRef `json:"signingKeyRef"`
+	// +optional
+	SigningKeyRef SigningKeyRef `json:"signingKeyRef,omitzero"`
+
+	// oidc names an issuer of others that has a discovery document.
+	// +optional
+	OIDC *OIDCIssuer `json:"oidc,omitempty"`
+
+	// jwks names an issuer of others by its JWK Set alone.
+	// +optional
+	JWKS *JWKSIssuer `json:"jwks,omitempty"`
+
+	// algorithms that count with oidc and jwks. Each key is used with one of
+	// them: the one that it names, or the only one that fits it.
+	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:items:Enum=ES256;ES384;ES512;EdDSA;RS256;RS384;RS512;PS256;PS384;PS512
+	// +listType=set
+	// +optional
+	Algorithms []string `json:"algorithms,omitempty"`
 
 	// audiences of which a token's aud must name at least one. aud is not
 	// looked at when none is given.
@@ -236,6 +256,28 @@ type TokenIssuerRef struct {
 	// +listType=set
 	// +optional
 	RequiredClaims []string `json:"requiredClaims,omitempty"`
+}
+
+// OIDCIssuer is an issuer that has a discovery document (OpenID Connect
+// Discovery 1.0 section 4). Each gate fetches it and the keys that it leads to
+// in the background; until they are there the policy denies.
+type OIDCIssuer struct {
+	// url of the issuer: exactly what its document and its tokens call it.
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != '' && !self.contains('?') && !self.contains('#')",message="url: write a whole https URL without query and fragment, such as https://accounts.example.com"
+	URL string `json:"url"`
+}
+
+// JWKSIssuer is an issuer that is known by its JWK Set.
+type JWKSIssuer struct {
+	// url of the JWK Set.
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != ''",message="url: write a whole https URL, such as https://auth.example.com/.well-known/jwks.json"
+	URL string `json:"url"`
+	// issuer is what its tokens' iss says, compared character by character.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Issuer string `json:"issuer"`
 }
 
 // SigningKeyRef names a SigningKey.

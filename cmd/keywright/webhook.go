@@ -51,6 +51,7 @@ func newWebhookCommand() *cobra.Command {
 	f.StringVar(&o.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that Keywright runs in")
 	f.StringSliceVar(&o.WatchNamespaces, "watch-namespaces", nil, "namespaces whose SigningKeys and AccessPolicies count, separated by commas; all when empty")
 	f.IntVar(&o.CacheSize, "cache-size", 100_000, "verified tokens to remember, of up to 1 KiB each; longer ones count as several")
+	f.BoolVar(&o.AllowPrivateURLs, "allow-private-urls", false, "let oidc and jwks of AccessPolicies lead to addresses that are not public")
 	f.Float64Var(&o.LogAllowedSample, "log-allowed-sample", 0, "part of allowed requests to log, such as 0.01, from 0 (none) to 1 (all)")
 	f.DurationVar(&o.ShutdownDelay, "shutdown-delay", 5*time.Second, "how long to go on answering once not ready")
 	f.StringVar(&o.PublicURL, "public-url", "", "URL at which verifiers reach this process, for discovery documents")

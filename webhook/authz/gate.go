@@ -268,7 +268,10 @@ func (g *Gate) verify(e *entry, raw string, now time.Time, steps *trace.Trace) (
 		t, err := token.ParseTraced(raw, func(kid string) (*keyset.Key, error) {
 			of.asked, of.withoutKeyID = true, kid == ""
 			var err error
-			of.key, err = e.key(kid)
+			of.key, err = e.key(kid, func() string {
+				of.issuer = token.ClaimedIssuer(raw)
+				return of.issuer
+			})
 			return of.key, err
 		}, steps)
 		if err != nil && !isB64Token(raw) { // base64url is one: no good token is looked at again
@@ -319,8 +322,9 @@ func (g *Gate) learn(e *entry, raw string, known *verified, err error, of looked
 
 // key finds the one key of the policy's issuers that has the ID, or that is
 // for tokens without one. It does not try several: a token says which key it
-// means.
-func (e *entry) key(kid string) (*keyset.Key, error) {
+// means. Where two issuers have keys of one ID, the token's word about its
+// issuer chooses: a key counts for its own issuer's tokens only.
+func (e *entry) key(kid string, issuer func() string) (*keyset.Key, error) {
 	if kid == "" {
 		return e.keyWithoutID()
 	}
@@ -331,7 +335,7 @@ func (e *entry) key(kid string) (*keyset.Key, error) {
 			continue
 		}
 		if found != nil {
-			return nil, ErrAmbiguousKey
+			return e.keyOf(kid, issuer())
 		}
 		found = k
 	}
@@ -339,6 +343,28 @@ func (e *entry) key(kid string) (*keyset.Key, error) {
 		return nil, e.unknown(kid)
 	}
 	return found, nil
+}
+
+// keyOf finds the one key with an ID that is of an issuer, or else the one
+// that is of any.
+func (e *entry) keyOf(kid, issuer string) (*keyset.Key, error) {
+	for _, name := range [...]string{issuer, ""} {
+		var found *keyset.Key
+		for i := range e.issuers {
+			k, ok := e.issuers[i].keys.Lookup(kid)
+			if !ok || k == found || k.Issuer != name {
+				continue
+			}
+			if found != nil {
+				return nil, ErrAmbiguousKey
+			}
+			found = k
+		}
+		if found != nil {
+			return found, nil
+		}
+	}
+	return nil, ErrAmbiguousKey
 }
 
 // keyWithoutID finds the one key of all the policy's issuers that is for
@@ -367,6 +393,9 @@ var errSeveralWithoutID = fmt.Errorf("%w: it has no key ID, and several keys of 
 // unknown says why there is no key with the ID.
 func (e *entry) unknown(kid string) error {
 	for i := range e.issuers {
+		if wanted := e.issuers[i].wanted; wanted != nil && !wanted.Swap(true) {
+			e.wake() // it may be new there; this token waits for nobody
+		}
 		if e.issuers[i].of.revoked[kid] {
 			return fmt.Errorf("%w: kid %s", token.ErrKeyRevoked, token.Quote(kid))
 		}
@@ -374,14 +403,14 @@ func (e *entry) unknown(kid string) error {
 	return token.ErrUnknownKey
 }
 
-// holds says whether k is the very object that its ID, or a token without
-// one, leads to now.
-func (e *entry) holds(k *keyset.Key, withoutKeyID bool) bool {
+// holds says whether k is the very object that its ID and a token's issuer, or
+// a token without an ID, lead to now.
+func (e *entry) holds(k *keyset.Key, withoutKeyID bool, issuer string) bool {
 	id := k.ID
 	if withoutKeyID {
 		id = ""
 	}
-	found, err := e.key(id)
+	found, err := e.key(id, func() string { return issuer })
 	return err == nil && found == k
 }
 

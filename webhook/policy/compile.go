@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -227,12 +228,22 @@ func compileIssuers(at *field.Path, namespace string, issuers []v1alpha1.TokenIs
 	compiled := make([]v1alpha1.TokenIssuerRef, len(issuers))
 	for i := range issuers {
 		issuers[i].DeepCopyInto(&compiled[i])
-		ref := &compiled[i].SigningKeyRef
-		if ref.Name == "" {
-			faults = append(faults, field.Required(at.Index(i).Child("signingKeyRef", "name"), "name a SigningKey"))
-		}
-		if ref.Namespace == "" {
-			ref.Namespace = namespace
+		ref, one := &compiled[i].SigningKeyRef, &compiled[i]
+		switch {
+		case countTrue(*ref != v1alpha1.SigningKeyRef{}, one.OIDC != nil, one.JWKS != nil) > 1:
+			faults = append(faults, field.Forbidden(at.Index(i), "set exactly one of signingKeyRef, oidc and jwks"))
+		case one.OIDC != nil || one.JWKS != nil:
+			faults = append(faults, checkRemote(at.Index(i), one)...)
+		default:
+			if ref.Name == "" {
+				faults = append(faults, field.Required(at.Index(i).Child("signingKeyRef", "name"), "name a SigningKey"))
+			}
+			if len(one.Algorithms) > 0 {
+				faults = append(faults, field.Forbidden(at.Index(i).Child("algorithms"), "a SigningKey says its own"))
+			}
+			if ref.Namespace == "" {
+				ref.Namespace = namespace
+			}
 		}
 		switch compiled[i].Profile {
 		case "":
@@ -245,6 +256,40 @@ func compileIssuers(at *field.Path, namespace string, issuers []v1alpha1.TokenIs
 		}
 	}
 	return compiled, faults
+}
+
+// publicAlgorithms are those whose keys can be published.
+var publicAlgorithms = []string{"ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
+
+// checkRemote looks at an issuer of others.
+func checkRemote(at *field.Path, issuer *v1alpha1.TokenIssuerRef) (faults field.ErrorList) {
+	if len(issuer.Audiences) == 0 {
+		faults = append(faults, field.Required(at.Child("audiences"), "tokens of another issuer are for many: name at least one that is yours"))
+	}
+	if len(issuer.Algorithms) == 0 {
+		faults = append(faults, field.Required(at.Child("algorithms"), "oidc and jwks need at least one"))
+	}
+	for i, name := range issuer.Algorithms {
+		if !isOneOf(publicAlgorithms, name) {
+			faults = append(faults, field.NotSupported(at.Child("algorithms").Index(i), name, publicAlgorithms))
+		}
+	}
+	path, target := at.Child("oidc", "url"), ""
+	if issuer.OIDC != nil {
+		target = issuer.OIDC.URL
+		if strings.ContainsAny(target, "?#") {
+			faults = append(faults, field.Invalid(path, target, "write it without query and fragment"))
+		}
+	} else {
+		path, target = at.Child("jwks", "url"), issuer.JWKS.URL
+		if issuer.JWKS.Issuer == "" {
+			faults = append(faults, field.Required(at.Child("jwks", "issuer"), "say what the tokens' iss says"))
+		}
+	}
+	if u, err := url.Parse(target); err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+		faults = append(faults, field.Invalid(path, target, "write a whole https URL"))
+	}
+	return faults
 }
 
 func compileRule(at *field.Path, rule *v1alpha1.Rule, normalize bool, faults field.ErrorList) (Rule, field.ErrorList) {

@@ -170,6 +170,21 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 				return spec
 			}(),
 			want: []string{"spec.decisionCache: Forbidden: ", "looks at the request's method, host, path or query"}},
+		"two kinds of issuer": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "a"}, OIDC: &v1alpha1.OIDCIssuer{URL: "https://a.example"}}}},
+			want: []string{"spec.issuers[0]: Forbidden: set exactly one of signingKeyRef, oidc and jwks"}},
+		"an issuer of others without audiences and algorithms": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{OIDC: &v1alpha1.OIDCIssuer{URL: "https://a.example"}}}},
+			want: []string{"spec.issuers[0].audiences: Required value", "spec.issuers[0].algorithms: Required value"}},
+		"an issuer of others with a secret's algorithm": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{OIDC: &v1alpha1.OIDCIssuer{URL: "https://a.example"}, Audiences: []string{"o"}, Algorithms: []string{"HS256", "none"}}}},
+			want: []string{"spec.issuers[0].algorithms[0]: Unsupported value", "spec.issuers[0].algorithms[1]: Unsupported value"}},
+		"an issuer of others without TLS": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{JWKS: &v1alpha1.JWKSIssuer{URL: "http://a.example/keys"}, Audiences: []string{"o"}, Algorithms: []string{"RS256"}}}},
+			want: []string{"spec.issuers[0].jwks.url: ", "whole https URL", "spec.issuers[0].jwks.issuer: Required value"}},
+		"a SigningKey with algorithms": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "a"}, Algorithms: []string{"RS256"}}}},
+			want: []string{"spec.issuers[0].algorithms: Forbidden: a SigningKey says its own"}},
 		"an unknown profile": {
 			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "shop"}, Profile: "IDToken"}}},
 			want: []string{"spec.issuers[0].profile: Unsupported value"}},

@@ -56,6 +56,36 @@ var policyFieldsRules = map[string]rule{
 		refused:  with(`decisionCache: 1m, credentials: [{query: {name: t}}]`),
 		want:     `spec: Invalid value: decisionCache does not go with a credential in the query: an answer could not say that it depends on that; remove one of them`,
 	},
+	"an issuer is of one kind": {
+		accepted: `{issuers: [{oidc: {url: "https://a.example"}, audiences: [o], algorithms: [RS256]}, {signingKeyRef: {name: a}}]}`,
+		refused:  `{issuers: [{oidc: {url: "https://a.example"}, signingKeyRef: {name: a}, audiences: [o]}]}`,
+		want:     `spec.issuers[0]: Invalid value: set exactly one of signingKeyRef, oidc and jwks`,
+	},
+	"tokens of others are for somebody": {
+		accepted: `{issuers: [{jwks: {url: "https://a.example/keys", issuer: a}, audiences: [o], algorithms: [RS256]}]}`,
+		refused:  `{issuers: [{jwks: {url: "https://a.example/keys", issuer: a}, algorithms: [RS256]}]}`,
+		want:     `spec.issuers[0]: Invalid value: audiences: tokens of another issuer are for many: name at least one that is yours`,
+	},
+	"keys of others have algorithms": {
+		accepted: `{issuers: [{oidc: {url: "https://a.example/x"}, audiences: [o], algorithms: [RS256, ES256]}]}`,
+		refused:  `{issuers: [{oidc: {url: "https://a.example/x"}, audiences: [o]}]}`,
+		want:     `spec.issuers[0]: Invalid value: algorithms: oidc and jwks need at least one; a SigningKey says its own`,
+	},
+	"keys of others are no secrets": {
+		accepted: `{issuers: [{oidc: {url: "https://a.example"}, audiences: [o], algorithms: [EdDSA]}]}`,
+		refused:  `{issuers: [{oidc: {url: "https://a.example"}, audiences: [o], algorithms: [HS256]}]}`,
+		want:     `* spec.issuers[0].algorithms[0]: Unsupported value: "HS256": supported values: "ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"` + unchecked,
+	},
+	"an issuer's URL is https": {
+		accepted: `{issuers: [{oidc: {url: "https://a.example"}, audiences: [o], algorithms: [RS256]}]}`,
+		refused:  `{issuers: [{oidc: {url: "http://a.example"}, audiences: [o], algorithms: [RS256]}]}`,
+		want:     `spec.issuers[0].oidc.url: Invalid value: "http://a.example": url: write a whole https URL without query and fragment, such as https://accounts.example.com`,
+	},
+	"a set's URL is https": {
+		accepted: `{issuers: [{jwks: {url: "https://a.example/keys", issuer: a}, audiences: [o], algorithms: [RS256]}]}`,
+		refused:  `{issuers: [{jwks: {url: "/keys", issuer: a}, audiences: [o], algorithms: [RS256]}]}`,
+		want:     `spec.issuers[0].jwks.url: Invalid value: "/keys": url: write a whole https URL, such as https://auth.example.com/.well-known/jwks.json`,
+	},
 	"a profile is known": {
 		accepted: withIssuer(`profile: AccessToken, audiences: [orders]`),
 		refused:  withIssuer(`profile: IDToken, audiences: [orders]`),
