@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +50,9 @@ func (r *AccessPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request
 	}
 
 	resolved := metav1.Condition{Type: v1alpha1.ConditionKeysResolved, Status: metav1.ConditionTrue, Reason: "Resolved"}
+	if slices.ContainsFunc(ap.Spec.Issuers, func(i v1alpha1.TokenIssuerRef) bool { return i.OIDC != nil || i.JWKS != nil }) {
+		resolved.Message = "each gate fetches the keys of oidc and jwks itself: its log and the metric keywright_gate_remote_issuers say whether it has them"
+	}
 	missing, err := r.unresolved(ctx, ap)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -88,6 +92,9 @@ func (r *AccessPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request
 func (r *AccessPolicyReconciler) unresolved(ctx context.Context, ap *v1alpha1.AccessPolicy) ([]string, error) {
 	var out []string
 	for i, issuer := range ap.Spec.Issuers {
+		if issuer.OIDC != nil || issuer.JWKS != nil {
+			continue // each gate fetches those itself
+		}
 		ref := issuer.SigningKeyRef
 		namespace := ref.Namespace
 		if namespace == "" {
@@ -98,21 +105,20 @@ func (r *AccessPolicyReconciler) unresolved(ctx context.Context, ap *v1alpha1.Ac
 		if client.IgnoreNotFound(err) != nil {
 			return nil, fmt.Errorf("reading SigningKey %s/%s: %w", namespace, ref.Name, err)
 		}
-		field := fmt.Sprintf("spec.issuers[%d].signingKeyRef", i)
-		if namespace == ap.Namespace {
-			if apierrors.IsNotFound(err) {
-				out = append(out, fmt.Sprintf("%s: SigningKey %s does not exist in this namespace", field, ref.Name))
-			}
-			continue
-		}
-		allowed := false
-		if err == nil {
+		field := fmt.Sprintf("spec.issuers[%d]", i)
+		allowed := namespace == ap.Namespace
+		if err == nil && !allowed {
 			if allowed, err = r.allows(ctx, sk, ap.Namespace); err != nil {
 				return nil, err
 			}
 		}
-		if !allowed {
-			out = append(out, fmt.Sprintf("%s: SigningKey %s/%s does not exist or does not allow this namespace (its spec.allowedNamespaces)", field, namespace, ref.Name))
+		switch {
+		case namespace == ap.Namespace && apierrors.IsNotFound(err):
+			out = append(out, fmt.Sprintf("%s.signingKeyRef: SigningKey %s does not exist in this namespace", field, ref.Name))
+		case err != nil || !allowed:
+			out = append(out, fmt.Sprintf("%s.signingKeyRef: SigningKey %s/%s does not exist or does not allow this namespace (its spec.allowedNamespaces)", field, namespace, ref.Name))
+		case issuer.Profile == v1alpha1.ProfileAccessToken && sk.Spec.Issuer == "":
+			out = append(out, fmt.Sprintf("%s.profile: AccessToken needs spec.issuer of SigningKey %s/%s: set it there, to what the tokens' iss says", field, namespace, ref.Name))
 		}
 	}
 	return out, nil

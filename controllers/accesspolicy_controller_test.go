@@ -42,6 +42,14 @@ func policyOf(issuers []v1alpha1.SigningKeyRef, rules ...v1alpha1.Rule) *v1alpha
 	return ap
 }
 
+// accessTokens is a policy for access tokens only.
+func accessTokens(ap *v1alpha1.AccessPolicy) *v1alpha1.AccessPolicy {
+	for i := range ap.Spec.Issuers {
+		ap.Spec.Issuers[i].Profile, ap.Spec.Issuers[i].Audiences = v1alpha1.ProfileAccessToken, []string{"orders"}
+	}
+	return ap
+}
+
 func signingKey(namespace, name string, allowed v1alpha1.AllowedNamespaces) *v1alpha1.SigningKey {
 	return &v1alpha1.SigningKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
@@ -64,6 +72,9 @@ func TestAccessPolicyStatus(t *testing.T) {
 		signingKey("auth", "broken", v1alpha1.AllowedNamespaces{From: v1alpha1.NamespacesSelector, Selector: broken}),
 		signingKey("auth", "none", v1alpha1.AllowedNamespaces{From: v1alpha1.NamespacesSelector}),
 	}
+	issuer := signingKey("auth", "issuer", v1alpha1.AllowedNamespaces{From: v1alpha1.NamespacesAll})
+	issuer.Spec.Issuer = "https://auth.example"
+	objects = append(objects, issuer)
 	own := []v1alpha1.SigningKeyRef{{Name: "own"}}
 	of := func(name string) []v1alpha1.SigningKeyRef {
 		return []v1alpha1.SigningKeyRef{{Name: name, Namespace: "auth"}}
@@ -95,6 +106,12 @@ func TestAccessPolicyStatus(t *testing.T) {
 		"a selector that cannot be read":      {policy: policyOf(of("broken")), missing: refused("spec.issuers[0].signingKeyRef", "broken")},
 		"a selector that is not there":        {policy: policyOf(of("none")), missing: refused("spec.issuers[0].signingKeyRef", "none")},
 		"two references of three that do not": {policy: policyOf(append(append(of("same"), own...), of("gone")...)), missing: refused("spec.issuers[0].signingKeyRef", "same") + "; " + refused("spec.issuers[2].signingKeyRef", "gone")},
+		"access tokens of a key that names no issuer": {
+			policy:  accessTokens(policyOf(own)),
+			missing: "spec.issuers[0].profile: AccessToken needs spec.issuer of SigningKey shop/own: set it there, to what the tokens' iss says",
+		},
+		"access tokens of a key that names one":   {policy: accessTokens(policyOf(of("issuer")))},
+		"access tokens of a key for its own only": {policy: accessTokens(policyOf(of("same"))), missing: refused("spec.issuers[0].signingKeyRef", "same")},
 		"an expression that does not compile": {
 			policy: policyOf(own, v1alpha1.Rule{Name: "a", Access: v1alpha1.AccessAuthenticated, Require: &v1alpha1.Requirements{
 				Expressions: []v1alpha1.Expression{{CEL: "claims.sub =="}},

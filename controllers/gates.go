@@ -3,33 +3,28 @@ package controllers
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/keywright/keywright/api/fetch"
 	"github.com/keywright/keywright/api/keyset"
 )
 
 // Bounds of what is asked of gates and documents.
 const (
 	askTimeout   = 2 * time.Second
-	fetchTimeout = 5 * time.Second
-	maxAnswer    = 1 << 20
 	maxAtOnce    = 16
 	firstPause   = time.Second
 	longestPause = time.Minute
@@ -126,7 +121,7 @@ const keysetsPort = "keysets"
 
 func (c *GateClient) ask(ctx context.Context, address string, name types.NamespacedName) (keyset.Report, error) {
 	target := url.URL{Scheme: "https", Host: address, Path: keyset.KeysetsPath + name.Namespace + "/" + name.Name}
-	raw, status, err := get1(ctx, c.client, target.String())
+	raw, _, status, err := fetch.Document(ctx, c.client, target.String())
 	switch {
 	case err != nil:
 		return keyset.Report{}, err
@@ -146,71 +141,24 @@ func (c *GateClient) dial(ctx context.Context, network, address string) (net.Con
 	return (&tls.Dialer{Config: config}).DialContext(ctx, network, address)
 }
 
-// get1 gets one bounded document.
-func get1(ctx context.Context, c *http.Client, target string) (body []byte, status int, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
-	if err != nil {
-		return nil, 0, errors.New("is not a URL")
-	}
-	response, err := c.Do(request)
-	if err != nil {
-		if cause := (*url.Error)(nil); errors.As(err, &cause) {
-			err = cause.Err // without the URL once more
-		}
-		return nil, 0, fmt.Errorf("cannot be reached: %w", err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
-	if err != nil {
-		return nil, 0, fmt.Errorf("cannot be read: %w", err)
-	}
-	if len(body) > maxAnswer {
-		return nil, 0, fmt.Errorf("answers with more than %d bytes", maxAnswer)
-	}
-	return body, response.StatusCode, nil
-}
-
-// DocumentClient fetches public JWK Sets.
+// DocumentClient fetches public JWK Sets, and leaves those alone for a while
+// that it could not get.
 type DocumentClient struct {
-	// AllowPrivate lets it dial addresses that are not public.
-	AllowPrivate bool
-	// Roots are whose certificates it trusts; nil: the system's.
-	Roots *x509.CertPool
+	// Client fetches.
+	Client fetch.Client
 	// Now is the clock.
 	Now func() time.Time
 
 	pauses pauses
-	once   sync.Once
-	client *http.Client
 }
 
 // Fetch gets the keys that a URL shows.
 func (c *DocumentClient) Fetch(ctx context.Context, target string) (keyset.Document, error) {
-	c.once.Do(func() {
-		dialer := &net.Dialer{Timeout: fetchTimeout, Control: func(_, address string, _ syscall.RawConn) error {
-			if !c.AllowPrivate && !isPublic(address) {
-				return errPrivate
-			}
-			return nil
-		}}
-		c.client = &http.Client{
-			Timeout:       fetchTimeout,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			Transport: &http.Transport{
-				DialContext:       dialer.DialContext,
-				TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.Roots},
-				DisableKeepAlives: true,
-			},
-		}
-	})
 	var doc keyset.Document
 	err := c.pauses.try(target, c.Now, func() error {
-		raw, status, err := get1(ctx, c.client, target)
+		raw, _, err := c.Client.Get(ctx, target)
 		if err != nil {
 			return err
-		}
-		if status != http.StatusOK {
-			return fmt.Errorf("answers with status %d", status)
 		}
 		if json.Unmarshal(raw, &doc) != nil {
 			return errors.New("is not a JWK Set")
@@ -218,26 +166,6 @@ func (c *DocumentClient) Fetch(ctx context.Context, target string) (keyset.Docum
 		return nil
 	})
 	return doc, err
-}
-
-// errPrivate says that a URL leads to where only the installation may look.
-var errPrivate = errors.New("its address is not public, and the installation does not allow that")
-
-// notPublic are ranges beyond those that netip names (RFC 6890).
-var notPublic = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16"),
-}
-
-func isPublic(address string) bool {
-	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return false
-	}
-	ip := at.Addr().Unmap()
-	return ip.IsGlobalUnicast() && !ip.IsPrivate() &&
-		!slices.ContainsFunc(notPublic, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // pauses leave alone for a while what has failed, longer each time.

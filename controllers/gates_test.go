@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"github.com/keywright/keywright/api/fetch"
 	"github.com/keywright/keywright/api/keyset"
 	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/controllers/lifecycle"
@@ -211,7 +211,7 @@ func TestDocumentsAreFetched(t *testing.T) {
 		case "/moved":
 			http.Redirect(w, r, "/jwks.json", http.StatusFound)
 		case "/big":
-			_, _ = w.Write(make([]byte, maxAnswer+1))
+			_, _ = w.Write(make([]byte, fetch.MaxBytes+1))
 		case "/text":
 			_, _ = w.Write([]byte("hello"))
 		default:
@@ -225,7 +225,7 @@ func TestDocumentsAreFetched(t *testing.T) {
 		"/jwks.json": "", "/moved": "answers with status 302", "/big": "answers with more than 1048576 bytes",
 		"/text": "is not a JWK Set", "/nothing": "answers with status 404",
 	} {
-		doc, err := (&DocumentClient{AllowPrivate: true, Roots: roots, Now: clock.Now}).Fetch(t.Context(), server.URL+path)
+		doc, err := (&DocumentClient{Client: fetch.Client{AllowPrivate: true, Roots: roots}, Now: clock.Now}).Fetch(t.Context(), server.URL+path)
 		got := ""
 		if err != nil {
 			got = err.Error()
@@ -237,27 +237,11 @@ func TestDocumentsAreFetched(t *testing.T) {
 			t.Errorf("%s: %+v", path, doc)
 		}
 	}
-	if _, err := (&DocumentClient{Roots: roots, Now: clock.Now}).Fetch(t.Context(), server.URL+"/jwks.json"); !errors.Is(err, errPrivate) {
+	if _, err := (&DocumentClient{Client: fetch.Client{Roots: roots}, Now: clock.Now}).Fetch(t.Context(), server.URL+"/jwks.json"); !errors.Is(err, fetch.ErrPrivate) {
 		t.Errorf("a private address is dialled: %v", err)
 	}
-	if _, err := (&DocumentClient{AllowPrivate: true, Now: clock.Now}).Fetch(t.Context(), server.URL+"/jwks.json"); err == nil {
+	if _, err := (&DocumentClient{Client: fetch.Client{AllowPrivate: true}, Now: clock.Now}).Fetch(t.Context(), server.URL+"/jwks.json"); err == nil {
 		t.Error("a certificate of nobody is trusted")
-	}
-}
-
-func TestPublicAddresses(t *testing.T) {
-	for address, want := range map[string]bool{
-		"93.184.215.14": true, "2606:2800:21f::1": true,
-		"127.0.0.1": false, "10.1.2.3": false, "172.16.0.1": false, "192.168.1.1": false, "169.254.169.254": false, "100.64.0.1": false,
-		"0.0.0.0": false, "224.0.0.1": false, "255.255.255.255": false, "198.18.0.1": false,
-		"::1": false, "fe80::1": false, "fc00::1": false, "::ffff:10.0.0.1": false, "64:ff9b::a00:1": false, "2002:a00:1::": false, "::": false,
-	} {
-		if got := isPublic(net.JoinHostPort(address, "443")); got != want {
-			t.Errorf("%s is public: %v, want %v", address, got, want)
-		}
-	}
-	if isPublic("example.com:443") {
-		t.Error("a name is taken for an address")
 	}
 }
 

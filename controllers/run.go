@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/keywright/keywright/api/fetch"
 	"github.com/keywright/keywright/api/v1alpha1"
 )
 
@@ -100,7 +101,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		Clock:           clock.Bounds,
 		Events:          mgr.GetEventRecorder("keywright-controller"),
 	}
-	documents := &DocumentClient{AllowPrivate: o.AllowPrivateURLs, Now: now}
+	documents := &DocumentClient{Client: fetch.Client{AllowPrivate: o.AllowPrivateURLs}, Now: now}
 	keys.Fetch = documents.Fetch
 	if len(o.Gates) > 0 || o.GatesService != "" {
 		certificate := &GateCertificate{Live: live, Namespace: o.Namespace, Now: now}

@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,10 +15,13 @@ import (
 )
 
 // decisionLog writes a line for each denial, as long as its policy has not
-// too many, and for each other decision at debug level. It never writes tokens,
+// too many, for a sample of what is allowed, and for the rest of it at debug
+// level. It never writes tokens,
 // claims or queries; what else a client sent is quoted and cut.
 type decisionLog struct {
 	log *slog.Logger
+	// sample is which part of what is allowed is written, from 0 to 1.
+	sample float64
 
 	mu sync.Mutex
 	// denials are those of each policy that there is, so that a flood at one
@@ -41,8 +45,8 @@ const (
 // maxLimited is of how many policies that is known. Beyond it, it begins anew.
 const maxLimited = 10_000
 
-func newDecisionLog(log *slog.Logger) *decisionLog {
-	return &decisionLog{log: log, denials: map[authz.Ref]*denials{}}
+func newDecisionLog(log *slog.Logger, sample float64) *decisionLog {
+	return &decisionLog{log: log, sample: sample, denials: map[authz.Ref]*denials{}}
 }
 
 func (l *decisionLog) denialsOf(req *authz.Request, d *authz.Decision) *denials {
@@ -69,7 +73,10 @@ func (l *decisionLog) denialsOf(req *authz.Request, d *authz.Decision) *denials 
 func (l *decisionLog) decided(req authz.Request, d authz.Decision) {
 	level, message := slog.LevelInfo, "request denied"
 	if d.Allowed {
-		level, message = slog.LevelDebug, "request allowed"
+		message = "request allowed"
+		if l.sample < 1 && rand.Float64() >= l.sample {
+			level = slog.LevelDebug
+		}
 	}
 	if !l.log.Enabled(context.Background(), level) {
 		return
@@ -98,7 +105,10 @@ func (l *decisionLog) decided(req authz.Request, d authz.Decision) {
 		attrs = append(attrs, slog.String("method", token.Quote(req.Method)))
 	}
 	if req.HasTarget {
-		path, _, _ := strings.Cut(req.Target, "?")
+		path := req.Target
+		if end := strings.IndexAny(path, "?#"); end >= 0 { // what follows may hold a token
+			path = path[:end]
+		}
 		attrs = append(attrs, slog.String("path", token.Quote(path)))
 	}
 	switch {

@@ -42,12 +42,13 @@ var (
 	problemsDesc     = desc("signing_keys_degraded", "SigningKeys of which something could not be loaded.")
 	policiesDesc     = desc("policies", "AccessPolicies loaded.")
 	notReadyDesc     = desc("policies_not_ready", "AccessPolicies that deny everything because they do not compile or refer to a SigningKey that is not there for them.")
+	originsDesc      = desc("remote_issuers", "Issuers of others whose keys policies ask for, by whether they are loaded (true, false).", "loaded")
 	keySetAgeDesc    = desc("key_set_age_seconds", "Time since any key set last changed.")
 	contactAgeDesc   = desc("api_contact_age_seconds", "Time since the API server was last heard: about a minute at most while the gate is in step, absent before the first time.")
 	syncedDesc       = desc("synced", "Whether everything there was at the start is loaded.")
 	descriptionsList = []*prometheus.Desc{
 		decisionsDesc, lookupsDesc, tokensDesc, busyDesc, openDesc, closedDesc, panicsDesc, signingKeysDesc, keysDesc, problemsDesc,
-		policiesDesc, notReadyDesc, keySetAgeDesc, contactAgeDesc, syncedDesc,
+		policiesDesc, notReadyDesc, originsDesc, keySetAgeDesc, contactAgeDesc, syncedDesc,
 	}
 )
 
@@ -112,6 +113,9 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	gauge(problemsDesc, float64(degraded))
 	gauge(policiesDesc, float64(policies))
 	gauge(notReadyDesc, float64(notReady))
+	loaded, missing := m.store.OriginsLoaded()
+	gauge(originsDesc, float64(loaded), "true")
+	gauge(originsDesc, float64(missing), "false")
 	if changed := m.feed.changed.Load(); changed != 0 {
 		gauge(keySetAgeDesc, now.Sub(time.Unix(0, changed)).Seconds())
 	}

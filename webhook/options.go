@@ -49,6 +49,12 @@ type Options struct {
 	// MaxConnections how many connections callers may have open. Beyond them,
 	// requests are denied.
 	MaxConcurrent, MaxConnections int
+	// AllowPrivateURLs lets oidc and jwks of AccessPolicies lead to addresses
+	// that are not public.
+	AllowPrivateURLs bool
+	// LogAllowedSample is which part of allowed requests is logged, from 0
+	// to 1.
+	LogAllowedSample float64
 	// ShutdownDelay is how long the process goes on answering once it is not
 	// ready.
 	ShutdownDelay time.Duration
@@ -111,6 +117,9 @@ func (o *Options) Validate() error {
 	}
 	if o.MaxConnections < 1 || o.MaxConnections > maxLimit {
 		fault("max-connections", "must be from 1 to %d", maxLimit)
+	}
+	if !(o.LogAllowedSample >= 0 && o.LogAllowedSample <= 1) {
+		fault("log-allowed-sample", "must be from 0 (none) to 1 (all)")
 	}
 	if o.ShutdownDelay < 0 {
 		fault("shutdown-delay", "must not be negative")

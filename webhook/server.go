@@ -20,9 +20,11 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 
+	"github.com/keywright/keywright/api/fetch"
 	"github.com/keywright/keywright/webhook/authz"
 	"github.com/keywright/keywright/webhook/grpcauth"
 	"github.com/keywright/keywright/webhook/httpauth"
+	"github.com/keywright/keywright/webhook/remote"
 )
 
 // Limits of the listeners.
@@ -107,6 +109,8 @@ func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) 
 		return err
 	}
 	go all.run(background)
+	fetcher := &remote.Fetcher{Store: g.store, Client: &fetch.Client{AllowPrivate: o.AllowPrivateURLs}, Clock: clock, Log: log}
+	go fetcher.Run(background)
 	return g.serve(ctx, at)
 }
 
@@ -145,7 +149,7 @@ func newServer(log *slog.Logger, api *contact, callers *callers, o Options, cloc
 		contact: api,
 		store:   store,
 		feed:    newFeed(store, log, clock),
-		denied:  newDecisionLog(log).decided,
+		denied:  newDecisionLog(log, o.LogAllowedSample).decided,
 	}
 	s.gate = authz.NewGate(store, authz.Options{
 		CacheSize: o.CacheSize,
@@ -162,7 +166,7 @@ func newServer(log *slog.Logger, api *contact, callers *callers, o Options, cloc
 	s.keysets = s.goodbye(&keysets{store: store, synced: s.feed.hasSynced, pin: s.pin})
 	duration := newDuration()
 	took := func(d time.Duration) { duration.Observe(d.Seconds()) }
-	logAllowed := log.Enabled(context.Background(), slog.LevelDebug)
+	logAllowed := o.LogAllowedSample > 0 || log.Enabled(context.Background(), slog.LevelDebug)
 	s.grpc = &grpcauth.Server{
 		Gate: s.gate, Admit: s.admission.grpc, Fault: s.gate.Fault,
 		Clock: clock, Took: took, Log: s.denied, LogAllowed: logAllowed,

@@ -15,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math"
 	"math/big"
 	"net"
 	"net/http"
@@ -754,24 +755,25 @@ func TestOptionsNameTheFlag(t *testing.T) {
 		}
 	}
 	tests := map[string]func(*Options){
-		"--listen: ":           func(o *Options) { o.Listen = "8443" },
-		"--admin-listen: ":     func(o *Options) { o.AdminListen = "" },
-		"--grpc-listen: ":      func(o *Options) { o.GRPCListen = "9443" },
-		"--caller-ca-file: ":   func(o *Options) { o.CallerCAFile, o.InsecureHTTP, o.TLSCertFile, o.TLSKeyFile = "ca", true, "", "" },
-		"--max-staleness: ":    func(o *Options) { o.MaxStaleness = time.Minute },
-		"--max-concurrent: ":   func(o *Options) { o.MaxConcurrent = 0 },
-		"--max-connections: ":  func(o *Options) { o.MaxConnections = -1 },
-		"--keysets-listen: ":   func(o *Options) { o.KeysetsListen = "8082" },
-		"--tls-cert-file: ":    func(o *Options) { o.TLSCertFile = "" },
-		"--tls-key-file: ":     func(o *Options) { o.TLSKeyFile = "" },
-		"--insecure-http: ":    func(o *Options) { o.InsecureHTTP = true },
-		"--tls-min-version: ":  func(o *Options) { o.TLSMinVersion = "1.1" },
-		"--namespace: ":        func(o *Options) { o.Namespace = "" },
-		"--namespace: \"A\"":   func(o *Options) { o.Namespace = "A" },
-		"--watch-namespaces: ": func(o *Options) { o.WatchNamespaces = []string{"a", ""} },
-		"--cache-size: ":       func(o *Options) { o.CacheSize = 0 },
-		"--shutdown-delay: ":   func(o *Options) { o.ShutdownDelay = -1 },
-		"--public-url: ":       func(o *Options) { o.PublicURL = "keys.example" },
+		"--listen: ":             func(o *Options) { o.Listen = "8443" },
+		"--admin-listen: ":       func(o *Options) { o.AdminListen = "" },
+		"--grpc-listen: ":        func(o *Options) { o.GRPCListen = "9443" },
+		"--caller-ca-file: ":     func(o *Options) { o.CallerCAFile, o.InsecureHTTP, o.TLSCertFile, o.TLSKeyFile = "ca", true, "", "" },
+		"--max-staleness: ":      func(o *Options) { o.MaxStaleness = time.Minute },
+		"--max-concurrent: ":     func(o *Options) { o.MaxConcurrent = 0 },
+		"--max-connections: ":    func(o *Options) { o.MaxConnections = -1 },
+		"--keysets-listen: ":     func(o *Options) { o.KeysetsListen = "8082" },
+		"--tls-cert-file: ":      func(o *Options) { o.TLSCertFile = "" },
+		"--tls-key-file: ":       func(o *Options) { o.TLSKeyFile = "" },
+		"--insecure-http: ":      func(o *Options) { o.InsecureHTTP = true },
+		"--tls-min-version: ":    func(o *Options) { o.TLSMinVersion = "1.1" },
+		"--namespace: ":          func(o *Options) { o.Namespace = "" },
+		"--namespace: \"A\"":     func(o *Options) { o.Namespace = "A" },
+		"--watch-namespaces: ":   func(o *Options) { o.WatchNamespaces = []string{"a", ""} },
+		"--cache-size: ":         func(o *Options) { o.CacheSize = 0 },
+		"--shutdown-delay: ":     func(o *Options) { o.ShutdownDelay = -1 },
+		"--public-url: ":         func(o *Options) { o.PublicURL = "keys.example" },
+		"--log-allowed-sample: ": func(o *Options) { o.LogAllowedSample = math.NaN() },
 	}
 	for want, change := range tests {
 		o := good

@@ -32,6 +32,9 @@ type AccessPolicyList struct {
 }
 
 // AccessPolicySpec is what a user asks for.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.decisionCache) || duration(self.decisionCache) == duration('0s') || !has(self.rules) || size(self.rules) == 0",message="decisionCache goes with a policy without rules only: proxies keep one answer for all paths and methods; remove it or the rules"
+// +kubebuilder:validation:XValidation:rule="!has(self.decisionCache) || duration(self.decisionCache) == duration('0s') || !has(self.credentials) || !self.credentials.exists(c, has(c.query))",message="decisionCache does not go with a credential in the query: an answer could not say that it depends on that; remove one of them"
 type AccessPolicySpec struct {
 	// realm is named in WWW-Authenticate; the policy's name when not set.
 	// +kubebuilder:validation:MaxLength=128
@@ -73,6 +76,28 @@ type AccessPolicySpec struct {
 	// +optional
 	AmbiguousPaths AmbiguousPaths `json:"ambiguousPaths,omitempty"`
 
+	// preflight says what becomes of a CORS preflight: a request with the method
+	// OPTIONS, Origin and Access-Control-Request-Method, which browsers send
+	// without credentials. Deny treats it like any other. Allow lets it pass
+	// without a token where the request that it announces could pass with one:
+	// the rule is the one for the announced method, and access: Denied denies.
+	// +kubebuilder:validation:Enum=Deny;Allow
+	// +kubebuilder:default=Deny
+	// +optional
+	Preflight Preflight `json:"preflight,omitempty"`
+
+	// decisionCache is how long a proxy that caches answers may let a token
+	// pass without asking again: never beyond the token's exp and the end of
+	// its key. Revocations wait as long. Denials are never kept. For policies
+	// without rules only.
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('1h')",message="decisionCache must be at most 1h: revocations wait for it"
+	// +optional
+	DecisionCache Duration `json:"decisionCache,omitzero"`
+
+	// denials say what a client learns from a denial beyond WWW-Authenticate.
+	// +optional
+	Denials *Denials `json:"denials,omitempty"`
+
 	// revokedTokens count no more, whatever else is right about them. This
 	// policy refuses them; others do not know of it.
 	// +optional
@@ -88,14 +113,36 @@ const (
 	AmbiguousPathsNormalize AmbiguousPaths = "Normalize"
 )
 
+// Preflight says what becomes of a CORS preflight.
+type Preflight string
+
+// What becomes of a CORS preflight.
+const (
+	PreflightDeny  Preflight = "Deny"
+	PreflightAllow Preflight = "Allow"
+)
+
+// Denials say what a client learns from a denial.
+type Denials struct {
+	// reasonHeader adds X-Keywright-Reason to denials, with the reason that
+	// logs and metrics have. Clients that should not learn why are better off
+	// without it. (nginx drops it: it passes WWW-Authenticate on alone.)
+	// +optional
+	ReasonHeader bool `json:"reasonHeader,omitempty"`
+}
+
 // Credential is one place where a token may be.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.header) != has(self.cookie)",message="set exactly one of header and cookie"
+// +kubebuilder:validation:XValidation:rule="[has(self.header), has(self.cookie), has(self.query), has(self.webSocketProtocol)].filter(x, x).size() == 1",message="set exactly one of header, cookie, query and webSocketProtocol"
 type Credential struct {
 	// +optional
 	Header *HeaderCredential `json:"header,omitempty"`
 	// +optional
 	Cookie *CookieCredential `json:"cookie,omitempty"`
+	// +optional
+	Query *QueryCredential `json:"query,omitempty"`
+	// +optional
+	WebSocketProtocol *WebSocketProtocolCredential `json:"webSocketProtocol,omitempty"`
 }
 
 // HeaderName is the name of an HTTP header field (RFC 9110 section 5.1).
@@ -126,10 +173,64 @@ type CookieCredential struct {
 	Name string `json:"name"`
 }
 
+// QueryCredential finds a token in a parameter of the query, for clients that
+// can set neither headers nor cookies. URLs end in logs, histories and Referer
+// headers, and the tokens with them: choose another place where there is one,
+// and let such tokens live for minutes only.
+type QueryCredential struct {
+	// name of the parameter.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_.-]+$')",message="name: use letters, digits, '_', '.' and '-'"
+	Name string `json:"name"`
+}
+
+// WebSocketProtocolCredential finds a token among the subprotocols that a
+// WebSocket client offers, the only header that scripts in browsers can set:
+// new WebSocket(url, ["chat", "bearer." + token]). The application answers
+// with another one of them, never with the token.
+type WebSocketProtocolCredential struct {
+	// prefix that stands before the token, such as "bearer.", compared
+	// character by character.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_.-]+$')",message="prefix: use letters, digits, '_', '.' and '-'"
+	Prefix string `json:"prefix"`
+}
+
+// Profile is a kind of tokens.
+type Profile string
+
+// ProfileAccessToken is that of RFC 9068: typ is at+jwt, and iss, exp, aud,
+// sub, client_id, iat and jti are there.
+const ProfileAccessToken Profile = "AccessToken"
+
 // TokenIssuerRef says whose tokens count, and what they must carry.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.signingKeyRef), has(self.oidc), has(self.jwks)].filter(x, x).size() == 1",message="set exactly one of signingKeyRef, oidc and jwks"
+// +kubebuilder:validation:XValidation:rule="has(self.signingKeyRef) || has(self.audiences) && size(self.audiences) > 0",message="audiences: tokens of another issuer are for many: name at least one that is yours"
+// +kubebuilder:validation:XValidation:rule="has(self.signingKeyRef) != (has(self.algorithms) && size(self.algorithms) > 0)",message="algorithms: oidc and jwks need at least one; a SigningKey says its own"
+// +kubebuilder:validation:XValidation:rule="!has(self.profile) || has(self.audiences) && size(self.audiences) > 0",message="audiences: profile AccessToken needs at least one"
 type TokenIssuerRef struct {
 	// signingKeyRef names the SigningKey whose tokens count.
-	SigningKeyRef SigningKeyRef `json:"signingKeyRef"`
+	// +optional
+	SigningKeyRef SigningKeyRef `json:"signingKeyRef,omitzero"`
+
+	// oidc names an issuer of others that has a discovery document.
+	// +optional
+	OIDC *OIDCIssuer `json:"oidc,omitempty"`
+
+	// jwks names an issuer of others by its JWK Set alone.
+	// +optional
+	JWKS *JWKSIssuer `json:"jwks,omitempty"`
+
+	// algorithms that count with oidc and jwks. Each key is used with one of
+	// them: the one that it names, or the only one that fits it.
+	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:items:Enum=ES256;ES384;ES512;EdDSA;RS256;RS384;RS512;PS256;PS384;PS512
+	// +listType=set
+	// +optional
+	Algorithms []string `json:"algorithms,omitempty"`
 
 	// audiences of which a token's aud must name at least one. aud is not
 	// looked at when none is given.
@@ -140,6 +241,14 @@ type TokenIssuerRef struct {
 	// +optional
 	Audiences []string `json:"audiences,omitempty"`
 
+	// profile is the kind of tokens that count; any when not set. AccessToken
+	// takes access tokens as RFC 9068 section 4 says and nothing else, ID
+	// tokens among it: typ is at+jwt, the claims iss, exp, aud, sub, client_id,
+	// iat and jti are there, and the SigningKey names its issuer.
+	// +kubebuilder:validation:Enum=AccessToken
+	// +optional
+	Profile Profile `json:"profile,omitempty"`
+
 	// requiredClaims must be present and neither null nor empty.
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MinLength=1
@@ -147,6 +256,28 @@ type TokenIssuerRef struct {
 	// +listType=set
 	// +optional
 	RequiredClaims []string `json:"requiredClaims,omitempty"`
+}
+
+// OIDCIssuer is an issuer that has a discovery document (OpenID Connect
+// Discovery 1.0 section 4). Each gate fetches it and the keys that it leads to
+// in the background; until they are there the policy denies.
+type OIDCIssuer struct {
+	// url of the issuer: exactly what its document and its tokens call it.
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != '' && !self.contains('?') && !self.contains('#')",message="url: write a whole https URL without query and fragment, such as https://accounts.example.com"
+	URL string `json:"url"`
+}
+
+// JWKSIssuer is an issuer that is known by its JWK Set.
+type JWKSIssuer struct {
+	// url of the JWK Set.
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != ''",message="url: write a whole https URL, such as https://auth.example.com/.well-known/jwks.json"
+	URL string `json:"url"`
+	// issuer is what its tokens' iss says, compared character by character.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Issuer string `json:"issuer"`
 }
 
 // SigningKeyRef names a SigningKey.

@@ -31,6 +31,8 @@ type signer struct {
 	key     *keyset.Key
 	// bare signers write no kid.
 	bare bool
+	// typ is the header of that name; JWT when empty.
+	typ string
 }
 
 func newSigner(t testing.TB, id string) *signer {
@@ -64,6 +66,9 @@ func (s *signer) mint(t testing.TB, claims map[string]any) string {
 		}
 	}
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, all)
+	if s.typ != "" {
+		token.Header["typ"] = s.typ
+	}
 	if !s.bare {
 		token.Header["kid"] = s.key.ID
 	}
@@ -815,3 +820,23 @@ func BenchmarkChange(b *testing.B) {
 		w.keys(authz.Ref{Namespace: "shop", Name: "shop-77"}, nil, s)
 	}
 }
+
+func TestParseRef(t *testing.T) {
+	for text, want := range map[string]authz.Ref{
+		"shop/orders":        {Namespace: "shop", Name: "orders"},
+		"shop/orders.v2":     {Namespace: "shop", Name: "orders.v2"},
+		"shop":               {},
+		"shop/":              {},
+		"/orders":            {},
+		"shop/orders/x":      {},
+		"Shop/orders":        {},
+		"shop/order%73":      {},
+		"shop/" + longName(): {},
+	} {
+		if got, ok := authz.ParseRef(text); got != want || ok != (want != authz.Ref{}) {
+			t.Errorf("%.40q: got %v, %t, want %v", text, got, ok, want)
+		}
+	}
+}
+
+func longName() string { return strings.Repeat("a", 254) }

@@ -55,6 +55,8 @@ type lookedUp struct {
 	key *keyset.Key
 	// withoutKeyID says that it was found for a token without a kid.
 	withoutKeyID bool
+	// issuer is what the token says of it, if that chose among keys.
+	issuer string
 }
 
 // newCache makes a cache for about tokens good tokens of up to tokenUnit
@@ -86,11 +88,11 @@ func lastMoment(t *token.Token) time.Time { return t.Expiry.Add(t.Key.Leeway) }
 
 // lookup finds what is known of raw to a policy; all nil when nothing is.
 func (c *cache) lookup(e *entry, raw string) (*verified, error) {
-	if t, ok := c.good.GetIfPresent(raw); ok && e.holds(t.Key, t.WithoutKeyID) {
+	if t, ok := c.good.GetIfPresent(raw); ok && e.holds(t.Key, t.WithoutKeyID, t.Issuer) {
 		c.hits.Add(1)
 		return t, nil
 	}
-	if f, ok := c.bad.GetIfPresent(raw); ok && (f.of.key == nil || e.holds(f.of.key, f.of.withoutKeyID)) {
+	if f, ok := c.bad.GetIfPresent(raw); ok && (f.of.key == nil || e.holds(f.of.key, f.of.withoutKeyID, f.of.issuer)) {
 		c.badHits.Add(1)
 		return f.expired, f.err
 	}

@@ -1,10 +1,15 @@
 package authz
 
 import (
+	"fmt"
 	"net/textproto"
+	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/keywright/keywright/api/v1alpha1"
+	"github.com/keywright/keywright/webhook/policy"
+	"github.com/keywright/keywright/webhook/trace"
 )
 
 // credential is one place where a token may be.
@@ -13,6 +18,29 @@ type credential struct {
 	header, scheme string
 	// cookie is a cookie's name.
 	cookie string
+	// query is a parameter's name.
+	query string
+	// subprotocol is what stands before a token among the subprotocols that
+	// a WebSocket client offers.
+	subprotocol string
+}
+
+// subprotocols is the field in which they are, in canonical form.
+const subprotocols = "Sec-Websocket-Protocol"
+
+// String says where it is.
+func (c *credential) String() string {
+	switch {
+	case c.cookie != "":
+		return "cookie " + c.cookie
+	case c.query != "":
+		return "query parameter " + c.query
+	case c.subprotocol != "":
+		return "subprotocol " + c.subprotocol + "…"
+	case c.scheme != "":
+		return "header " + c.header + " with scheme " + c.scheme
+	}
+	return "header " + c.header
 }
 
 func credentialsOf(named []v1alpha1.Credential) []credential {
@@ -24,22 +52,56 @@ func credentialsOf(named []v1alpha1.Credential) []credential {
 			out = append(out, credential{header: name, scheme: n.Header.Scheme})
 		case n.Cookie != nil:
 			out = append(out, credential{cookie: n.Cookie.Name})
+		case n.Query != nil:
+			out = append(out, credential{query: n.Query.Name})
+		case n.WebSocketProtocol != nil:
+			out = append(out, credential{subprotocol: n.WebSocketProtocol.Prefix})
 		}
 	}
 	return out
 }
 
+// headersOf lists the header fields in which credentials may be.
+func headersOf(places []credential) string {
+	var names []string
+	for i := range places {
+		name := places[i].header
+		switch {
+		case places[i].cookie != "":
+			name = "Cookie"
+		case places[i].subprotocol != "":
+			name = subprotocols
+		}
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
 // find gives the one token of a request. Its characters are not looked at.
-func find(places []credential, header map[string][]string) (string, error) {
+// Where a token may be in the query and the request does not say what that is,
+// no one can tell how many there are: ErrPathUnknown.
+func find(places []credential, header map[string][]string, asked *policy.Request) (string, error) {
 	var found string
 	n := 0
 	for i := range places {
 		var raw string
 		var err error
-		if places[i].cookie != "" {
-			raw, err = inCookies(places[i].cookie, header["Cookie"])
-		} else {
-			raw, err = inHeader(&places[i], header[places[i].header])
+		switch c := &places[i]; {
+		case c.cookie != "":
+			raw, err = inCookies(c.cookie, header["Cookie"])
+		case c.query != "" && !asked.HasPath:
+			err = policy.ErrPathUnknown
+		case c.query != "":
+			raw, err = inQuery(c.query, asked.Query)
+		case c.subprotocol != "":
+			raw, err = inSubprotocols(c.subprotocol, header[subprotocols])
+		default:
+			raw, err = inHeader(c, header[c.header])
+		}
+		if asked.Trace.On() {
+			places[i].describe(asked.Trace, raw, err)
 		}
 		if err != nil {
 			return "", err
@@ -51,11 +113,23 @@ func find(places []credential, header map[string][]string) (string, error) {
 	}
 	switch n {
 	case 0:
-		return "", ErrNoCredentials
+		return "", asked.Trace.Fault("credentials", "", ErrNoCredentials)
 	case 1:
 		return found, nil
 	}
-	return "", ErrSeveralCredentials
+	return "", asked.Trace.Fault("credentials", "", ErrSeveralCredentials)
+}
+
+// describe records what was found at a place, and nothing of the token itself.
+func (c *credential) describe(steps *trace.Trace, raw string, err error) {
+	switch {
+	case err != nil:
+		steps.No("credential", c.String(), err.Error())
+	case raw == "":
+		steps.No("credential", c.String(), "nothing is there")
+	default:
+		steps.Yes("credential", c.String(), fmt.Sprintf("a token of %d bytes", len(raw)))
+	}
 }
 
 // inHeader finds a token behind a scheme and exactly one space (RFC 6750
@@ -110,6 +184,64 @@ func inCookies(name string, lines []string) (string, error) {
 				continue
 			}
 			found = strings.Trim(value, " \t")
+			n++
+		}
+	}
+	if n > 1 {
+		return "", ErrSeveralCredentials
+	}
+	return found, nil
+}
+
+// inQuery finds a parameter's value, as it came: a token needs no encoding, and
+// one that has any is malformed. The name is found in any spelling, and behind
+// ';' too, where some servers begin a parameter: the application must not read
+// another token than the one that is judged.
+func inQuery(name, query string) (string, error) {
+	var found string
+	n := 0
+	for query != "" {
+		var pair string
+		if end := strings.IndexAny(query, "&;"); end >= 0 {
+			pair, query = query[:end], query[end+1:]
+		} else {
+			pair, query = query, ""
+		}
+		key, value, _ := strings.Cut(pair, "=")
+		if key != name {
+			if strings.IndexByte(key, '%') < 0 {
+				continue
+			}
+			if decoded, err := url.QueryUnescape(key); err != nil || decoded != name {
+				continue
+			}
+		}
+		found = value
+		n++
+	}
+	if n > 1 {
+		return "", ErrSeveralCredentials
+	}
+	return found, nil
+}
+
+// inSubprotocols finds the token behind a prefix in a list of subprotocols,
+// which may come in several lines (RFC 6455 section 11.3.4).
+func inSubprotocols(prefix string, lines []string) (string, error) {
+	var found string
+	n := 0
+	for _, line := range lines {
+		for line != "" {
+			var one string
+			one, line, _ = strings.Cut(line, ",")
+			one, ok := strings.CutPrefix(strings.Trim(one, " \t"), prefix)
+			if !ok {
+				continue
+			}
+			if one == "" {
+				return "", ErrMalformedCredentials
+			}
+			found = one
 			n++
 		}
 	}

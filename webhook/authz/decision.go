@@ -3,6 +3,7 @@ package authz
 import (
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/keywright/keywright/webhook/policy"
 	"github.com/keywright/keywright/webhook/token"
@@ -13,6 +14,31 @@ type Ref struct{ Namespace, Name string }
 
 // String is namespace/name.
 func (r Ref) String() string { return r.Namespace + "/" + r.Name }
+
+// ParseRef takes namespace/name apart. Nothing is decoded or cleaned; ok is
+// false for what cannot name an object, and then the Ref is empty.
+func ParseRef(text string) (ref Ref, ok bool) {
+	namespace, name, ok := strings.Cut(text, "/")
+	if !ok || !isName(namespace) || !isName(name) {
+		return Ref{}, false
+	}
+	return Ref{Namespace: namespace, Name: name}, true
+}
+
+// isName says whether s can be the name of an object: a DNS-1123 subdomain,
+// loosely.
+func isName(s string) bool {
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
+			return false
+		}
+	}
+	return true
+}
 
 // Request is what a caller asks about. A field that the caller did not give,
 // gave twice or gave in a way that cannot be trusted is not known, which denies
@@ -30,8 +56,8 @@ type Request struct {
 	// Host is the one that the request was routed by.
 	Host    string
 	HasHost bool
-	// Header holds the fields in which credentials may be, with all their
-	// lines, under the names that textproto.CanonicalMIMEHeaderKey gives.
+	// Header holds the fields in which credentials may be, and those of a
+	// preflight, with all their lines, under the names that textproto.CanonicalMIMEHeaderKey gives.
 	Header map[string][]string
 }
 
@@ -66,8 +92,8 @@ type Decision struct {
 	// Status is StatusAllowed, StatusUnauthorized or StatusForbidden.
 	Status int
 	// Reason of a denial: one of the Reason constants, or what token.Reason
-	// or policy.Reason gives. For logs and metrics, not for
-	// clients.
+	// or policy.Reason gives. For logs and metrics, and for clients when
+	// ShowReason.
 	Reason string
 	// Rule that decided; empty when none did.
 	Rule string
@@ -80,6 +106,12 @@ type Decision struct {
 	// Identity is what the application is told when allowed: every header
 	// that the policy names, empty where there is nothing to tell.
 	Identity []policy.Header
+	// CacheFor is how long a proxy may keep an answer that allows, in whole
+	// seconds, and Vary names the headers that it depends on; 0: not at all.
+	CacheFor time.Duration
+	Vary     string
+	// ShowReason says that the client of a denial is told its Reason.
+	ShowReason bool
 	// Err is what a denial came from, if anything: it may quote a key ID or
 	// an issuer that a client sent, shortened, never a token or a claim.
 	Err error

@@ -12,6 +12,7 @@ import (
 	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/webhook/policy"
 	"github.com/keywright/keywright/webhook/token"
+	"github.com/keywright/keywright/webhook/trace"
 )
 
 // Gate decides. Its methods may be called at the same time.
@@ -77,27 +78,37 @@ func (g *Gate) Stats() Stats {
 }
 
 // Check decides about a request. It always answers, and a fault is a denial.
-func (g *Gate) Check(_ context.Context, req Request) (d Decision) {
-	counters := &g.unknown
+func (g *Gate) Check(_ context.Context, req Request) Decision { return g.check(&req, nil) }
+
+// check decides and, with steps, says how. What is explained is neither counted
+// nor remembered, and says nothing of who is late.
+func (g *Gate) check(req *Request, steps *trace.Trace) (d Decision) {
+	counters, shows := &g.unknown, false
 	defer func() {
 		if fault := recover(); fault != nil {
-			d = g.denyFault(fault)
+			d = g.denyFault(fault, steps)
 		}
-		counters.count(&d)
+		if steps == nil {
+			counters.count(&d)
+		}
+		d.ShowReason = shows && !d.Allowed
 	}()
 	now := g.clock()
 	if reason := g.doubt(now); reason != "" {
+		steps.No("gate", "", "can decide nothing now: "+reason)
 		return deny(StatusForbidden, reason, nil)
 	}
 	e := g.store.policy(req.Policy)
 	if e == nil {
+		steps.No("policy", "", "there is no such policy")
 		return deny(StatusForbidden, ReasonPolicyNotFound, nil)
 	}
-	counters = e.counters
+	counters, shows = e.counters, e.policy != nil && e.policy.ShowsReason()
 	if e.notReady != nil {
-		return deny(StatusForbidden, ReasonPolicyNotReady, e.notReady)
+		return deny(StatusForbidden, ReasonPolicyNotReady, steps.Fault("policy", e.ref.Name, e.notReady))
 	}
-	return g.decide(e, &req, now)
+	steps.Yes("policy", e.ref.Name, "is in force")
+	return g.decide(e, req, now, steps)
 }
 
 // Refuse is the denial of a request about which nothing is decided, for a
@@ -111,21 +122,25 @@ func (g *Gate) Refuse(reason string, err error) Decision {
 // Fault is the denial of a request at which this program failed outside of
 // Check: fault is what was recovered, by the function that calls this.
 func (g *Gate) Fault(fault any) Decision {
-	d := g.denyFault(fault)
+	d := g.denyFault(fault, nil)
 	g.unknown.count(&d)
 	return d
 }
 
-func (g *Gate) denyFault(fault any) Decision {
-	g.panics.Add(1)
+func (g *Gate) denyFault(fault any, steps *trace.Trace) Decision {
+	steps.No("decision", "", "a fault of this program")
+	if steps == nil {
+		g.panics.Add(1)
+	}
 	if g.onPanic != nil {
 		g.onPanic(fault, debug.Stack())
 	}
 	return deny(StatusForbidden, ReasonInternalError, nil)
 }
 
-func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {
-	asked, unreadable := e.request(req)
+func (g *Gate) decide(e *entry, req *Request, now time.Time, steps *trace.Trace) Decision {
+	asked, unreadable := e.request(req, steps)
+	preflight := e.policy.AllowsPreflight() && announced(req, &asked)
 	rule, err := e.policy.Select(&asked)
 	if err != nil {
 		if unreadable != nil && (errors.Is(err, policy.ErrPathUnknown) || errors.Is(err, policy.ErrHostUnknown)) {
@@ -136,14 +151,27 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {
 	d := Decision{Rule: rule.Name()}
 
 	var claims token.Claims
-	switch rule.Access() {
+	access := rule.Access()
+	steps.Yes("access", string(access), "")
+	if preflight && access == v1alpha1.AccessAuthenticated {
+		steps.Yes("preflight", "", "needs no token, as the policy allows preflights")
+		access = v1alpha1.AccessAnonymous // browsers send no credentials with it
+	}
+	switch access {
 	case v1alpha1.AccessAnonymous: // a token is not looked at
 	case v1alpha1.AccessAuthenticated:
-		raw, err := find(e.credentials, req.Header)
+		raw, err := find(e.credentials, req.Header, &asked)
+		if errors.Is(err, policy.ErrPathUnknown) {
+			if unreadable != nil {
+				err = unreadable
+			}
+			d.Status, d.Reason, d.Err = StatusForbidden, reasonOf(err), err
+			return d
+		}
 		if err != nil {
 			return e.refuse(d.Rule, err)
 		}
-		t, err := g.verify(e, raw, now)
+		t, err := g.verify(e, raw, now, steps)
 		if t != nil {
 			d.KeyID = t.Key.ID
 		}
@@ -161,7 +189,11 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {
 			return d
 		}
 		claims = t.Claims
+		if d.CacheFor = e.cacheFor(t, now); d.CacheFor > 0 {
+			d.Vary = e.vary
+		}
 	default:
+		steps.No("access", "", policy.ErrAccessDenied.Error())
 		d.Status, d.Reason = StatusForbidden, reasonOf(policy.ErrAccessDenied)
 		return d
 	}
@@ -169,31 +201,70 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time) Decision {
 	headers, err := e.policy.IdentityHeaders(claims, &asked)
 	if err != nil {
 		d.Status, d.Reason, d.Err = StatusForbidden, reasonOf(err), err
+		d.CacheFor, d.Vary = 0, ""
 		return d
 	}
 	d.Allowed, d.Status, d.Identity = true, StatusAllowed, headers
 	return d
 }
 
+// announced says whether a request is a CORS preflight (Fetch, section CORS
+// protocol), by a method that the caller told and both of its header fields. If
+// so, what is asked is what the announced request would ask.
+func announced(req *Request, asked *policy.Request) bool {
+	if asked.Method != "OPTIONS" {
+		return false
+	}
+	origin, method := req.Header["Origin"], req.Header["Access-Control-Request-Method"]
+	if len(origin) != 1 || origin[0] == "" || len(method) != 1 || method[0] == "" {
+		return false
+	}
+	asked.Method = method[0]
+	return true
+}
+
+// cacheFor says how long a proxy may let t pass without asking again.
+func (e *entry) cacheFor(t *token.Token, now time.Time) time.Duration {
+	left := e.policy.CacheFor()
+	if left == 0 {
+		return 0
+	}
+	left = min(left, t.Expiry.Sub(now))
+	if end := t.Key.VerifyUntil; !end.IsZero() {
+		left = min(left, end.Sub(now))
+	}
+	return max(left.Truncate(time.Second), 0)
+}
+
 // request gives what the policy looks at. What is not known or cannot be read
 // is left out, which denies once a rule looks at it; unreadable says why.
-func (e *entry) request(req *Request) (asked policy.Request, unreadable error) {
+func (e *entry) request(req *Request, steps *trace.Trace) (asked policy.Request, unreadable error) {
+	asked.Trace = steps
 	if req.HasMethod && e.policy.NeedsMethod() {
 		asked.Method = req.Method
+		if steps.On() {
+			steps.Yes("method", "", token.Quote(asked.Method))
+		}
 	}
 	if req.HasTarget && e.policy.NeedsPath() {
 		path, query, ambiguous, err := policy.ParseTarget(req.Target)
 		if err == nil {
 			asked.Path, asked.Query, asked.Ambiguous, asked.HasPath = path, query, ambiguous, true
+			if steps.On() {
+				steps.Yes("path", "", token.Quote(path))
+			}
 		} else {
-			unreadable = err
+			unreadable = steps.Fault("path", "", err)
 		}
 	}
 	if req.HasHost && e.policy.NeedsHost() {
 		host, err := policy.NormalizeHost(req.Host)
 		if err == nil {
 			asked.Host, asked.HasHost = host, true
-		} else if unreadable == nil {
+			if steps.On() {
+				steps.Yes("host", "", token.Quote(host))
+			}
+		} else if err = steps.Fault("host", "", err); unreadable == nil {
 			unreadable = err
 		}
 	}
@@ -219,46 +290,42 @@ func reasonOf(err error) string {
 
 // verify gives a token that counts now and for the policy. With an error it
 // may give a token too, whose key is known.
-func (g *Gate) verify(e *entry, raw string, now time.Time) (*token.Token, error) {
+func (g *Gate) verify(e *entry, raw string, now time.Time, steps *trace.Trace) (*token.Token, error) {
 	if len(raw) > token.MaxBytes {
-		return nil, token.ErrTooLarge
+		return nil, steps.Fault("form", "", token.ErrTooLarge)
 	}
-	known, err := g.cache.lookup(e, raw)
+	known, err := g.recall(e, raw, steps)
 	if err != nil {
 		return nil, err
 	}
 	if known == nil {
 		var of lookedUp
-		t, err := token.Parse(raw, func(kid string) (*keyset.Key, error) {
+		t, err := token.ParseTraced(raw, func(kid string) (*keyset.Key, error) {
 			of.asked, of.withoutKeyID = true, kid == ""
 			var err error
-			of.key, err = e.key(kid)
+			of.key, err = e.key(kid, func() string {
+				of.issuer = token.ClaimedIssuer(raw)
+				return of.issuer
+			})
 			return of.key, err
-		})
+		}, steps)
 		if err != nil && !isB64Token(raw) { // base64url is one: no good token is looked at again
 			return nil, ErrMalformedCredentials
 		}
 		known = &verified{Token: t}
-		if err == nil {
-			// What it expects of a token is the policy's; when it was signed
-			// is not, and the next policy finds it in the cache.
-			var lateAfter time.Time
-			known.seen, lateAfter = e.sightingOf(t.Key)
-			if known.seen != nil && t.Validate(token.Expected{}, now) == nil {
-				known.seen.fresh(t, lateAfter)
-			}
+		if steps == nil {
+			g.learn(e, raw, known, err, of, now)
 		}
-		g.cache.remember(raw, known, err, of, now)
 		if err != nil {
 			return nil, err
 		}
 	}
 	t := known.Token
-	if err := e.validate(t, now); err != nil {
+	if err := e.validate(t, now, steps); err != nil {
 		return t, err
 	}
 	if e.policy.Revokes(t) {
-		return t, ErrTokenRevoked
+		return t, steps.Fault("revokedTokens", "", ErrTokenRevoked)
 	}
 	if known.seen != nil {
 		known.seen.passed(now)
@@ -266,10 +333,33 @@ func (g *Gate) verify(e *entry, raw string, now time.Time) (*token.Token, error)
 	return t, nil
 }
 
+// recall gives what is remembered of a token. To explain is to look again.
+func (g *Gate) recall(e *entry, raw string, steps *trace.Trace) (*verified, error) {
+	if steps != nil {
+		return nil, nil
+	}
+	return g.cache.lookup(e, raw)
+}
+
+// learn remembers what became of a token, and tells when it was signed.
+func (g *Gate) learn(e *entry, raw string, known *verified, err error, of lookedUp, now time.Time) {
+	if err == nil {
+		// What it expects of a token is the policy's; when it was signed
+		// is not, and the next policy finds it in the cache.
+		var lateAfter time.Time
+		known.seen, lateAfter = e.sightingOf(known.Key)
+		if known.seen != nil && known.Validate(token.Expected{}, now) == nil {
+			known.seen.fresh(known.Token, lateAfter)
+		}
+	}
+	g.cache.remember(raw, known, err, of, now)
+}
+
 // key finds the one key of the policy's issuers that has the ID, or that is
 // for tokens without one. It does not try several: a token says which key it
-// means.
-func (e *entry) key(kid string) (*keyset.Key, error) {
+// means. Where two issuers have keys of one ID, the token's word about its
+// issuer chooses: a key counts for its own issuer's tokens only.
+func (e *entry) key(kid string, issuer func() string) (*keyset.Key, error) {
 	if kid == "" {
 		return e.keyWithoutID()
 	}
@@ -280,7 +370,7 @@ func (e *entry) key(kid string) (*keyset.Key, error) {
 			continue
 		}
 		if found != nil {
-			return nil, ErrAmbiguousKey
+			return e.keyOf(kid, issuer())
 		}
 		found = k
 	}
@@ -288,6 +378,28 @@ func (e *entry) key(kid string) (*keyset.Key, error) {
 		return nil, e.unknown(kid)
 	}
 	return found, nil
+}
+
+// keyOf finds the one key with an ID that is of an issuer, or else the one
+// that is of any.
+func (e *entry) keyOf(kid, issuer string) (*keyset.Key, error) {
+	for _, name := range [...]string{issuer, ""} {
+		var found *keyset.Key
+		for i := range e.issuers {
+			k, ok := e.issuers[i].keys.Lookup(kid)
+			if !ok || k == found || k.Issuer != name {
+				continue
+			}
+			if found != nil {
+				return nil, ErrAmbiguousKey
+			}
+			found = k
+		}
+		if found != nil {
+			return found, nil
+		}
+	}
+	return nil, ErrAmbiguousKey
 }
 
 // keyWithoutID finds the one key of all the policy's issuers that is for
@@ -316,6 +428,9 @@ var errSeveralWithoutID = fmt.Errorf("%w: it has no key ID, and several keys of 
 // unknown says why there is no key with the ID.
 func (e *entry) unknown(kid string) error {
 	for i := range e.issuers {
+		if wanted := e.issuers[i].wanted; wanted != nil && !wanted.Swap(true) {
+			e.wake() // it may be new there; this token waits for nobody
+		}
 		if e.issuers[i].of.revoked[kid] {
 			return fmt.Errorf("%w: kid %s", token.ErrKeyRevoked, token.Quote(kid))
 		}
@@ -323,26 +438,30 @@ func (e *entry) unknown(kid string) error {
 	return token.ErrUnknownKey
 }
 
-// holds says whether k is the very object that its ID, or a token without
-// one, leads to now.
-func (e *entry) holds(k *keyset.Key, withoutKeyID bool) bool {
+// holds says whether k is the very object that its ID and a token's issuer, or
+// a token without an ID, lead to now.
+func (e *entry) holds(k *keyset.Key, withoutKeyID bool, issuer string) bool {
 	id := k.ID
 	if withoutKeyID {
 		id = ""
 	}
-	found, err := e.key(id)
+	found, err := e.key(id, func() string { return issuer })
 	return err == nil && found == k
 }
 
 // validate asks the issuers that have the token's key whether it counts: one
 // that says so is enough, else the last one's word is given.
-func (e *entry) validate(t *token.Token, now time.Time) error {
+func (e *entry) validate(t *token.Token, now time.Time, steps *trace.Trace) error {
 	err := token.ErrUnknownKey
 	for i := range e.issuers {
 		if k, ok := e.issuers[i].keys.Lookup(t.Key.ID); !ok || k != t.Key {
 			continue
 		}
-		if err = t.Validate(e.issuers[i].expected, now); err == nil {
+		expected := e.issuers[i].expected
+		if expected.Trace = steps; steps.On() {
+			steps.Yes("issuer", e.issuers[i].of.Ref.String(), "has the key")
+		}
+		if err = t.Validate(expected, now); err == nil {
 			return nil
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/keywright/keywright/api/keyset"
+	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/webhook/policy"
 	"github.com/keywright/keywright/webhook/token"
 )
@@ -27,6 +28,10 @@ type Store struct {
 	users map[Ref]map[Ref]bool
 	// in are the policies of a namespace.
 	in map[string]map[Ref]bool
+	// remotes are the origins of keys of others that policies name.
+	remotes map[Origin]*remote
+	// wanted wakes who fetches from them.
+	wanted chan struct{}
 }
 
 // snapshot is one state of a Store.
@@ -44,8 +49,12 @@ type entry struct {
 	notReady    error
 	realm       string
 	credentials []credential
-	issuers     []issuer
-	counters    *Counters
+	// vary names the headers in which credentials may be.
+	vary     string
+	issuers  []issuer
+	counters *Counters
+	// wake wakes who fetches keys of others.
+	wake func()
 }
 
 // issuer is one whose tokens count.
@@ -53,6 +62,9 @@ type issuer struct {
 	keys     *keyset.Set
 	of       *Keys
 	expected token.Expected
+	// wanted is told of a key that an issuer of others does not have; nil for
+	// a SigningKey.
+	wanted *atomic.Bool
 }
 
 // NewStore makes an empty Store: every request to it is denied.
@@ -61,6 +73,8 @@ func NewStore() *Store {
 		namespaces: map[string]labels.Set{},
 		users:      map[Ref]map[Ref]bool{},
 		in:         map[string]map[Ref]bool{},
+		remotes:    map[Origin]*remote{},
+		wanted:     make(chan struct{}, 1),
 	}
 	s.now.Store(&snapshot{keys: &table[*Keys]{}, policies: &table[*entry]{}})
 	return s
@@ -130,9 +144,11 @@ func (s *Store) SetPolicy(ref Ref, p *policy.Policy, compileErr error) {
 	now := s.now.Load()
 	old, had := now.policies.get(ref)
 	if had {
+		// What both name is not forgotten in between.
+		defer s.forget()
 		s.unlink(old)
 	}
-	e := &entry{ref: ref, policy: p, realm: ref.Name}
+	e := &entry{ref: ref, policy: p, realm: ref.Name, wake: s.wake}
 	if had {
 		e.counters = old.counters
 	} else {
@@ -147,6 +163,7 @@ func (s *Store) SetPolicy(ref Ref, p *policy.Policy, compileErr error) {
 	default:
 		e.realm = p.Realm()
 		e.credentials = credentialsOf(p.Credentials())
+		e.vary = headersOf(e.credentials)
 		s.link(e)
 	}
 	s.publish(now.keys, nil, map[Ref]*entry{ref: e})
@@ -164,6 +181,7 @@ func (s *Store) DeletePolicy(ref Ref) {
 		return
 	}
 	s.unlink(old)
+	s.forget()
 	s.now.Store(&snapshot{keys: now.keys, policies: now.policies.with(map[Ref]**entry{ref: nil})})
 }
 
@@ -217,6 +235,22 @@ func (s *Store) resolve(e *entry, keys *table[*Keys]) *entry {
 	next.issuers, next.notReady = nil, nil
 	has, known := s.namespaces[e.ref.Namespace]
 	for i, ref := range e.policy.Issuers() {
+		if origin, ok := originOf(&ref); ok {
+			r := s.remotes[origin]
+			if r == nil || !r.loaded {
+				next.issuers = nil
+				next.notReady = fmt.Errorf("issuers[%d]: the keys of %s are not loaded", i, origin.URL)
+				return &next
+			}
+			next.issuers = append(next.issuers, issuer{
+				keys: r.set(ref.Algorithms), of: &Keys{Ref: Ref{Name: origin.Issuer}}, wanted: r.wanted,
+				expected: token.Expected{
+					Audiences: ref.Audiences, RequiredClaims: ref.RequiredClaims,
+					AccessToken: ref.Profile == v1alpha1.ProfileAccessToken,
+				},
+			})
+			continue
+		}
 		target := refOf(e.ref, ref.SigningKeyRef.Namespace, ref.SigningKeyRef.Name)
 		k, ok := keys.get(target)
 		if !ok || !k.allows(e.ref.Namespace, has, known) {
@@ -224,10 +258,16 @@ func (s *Store) resolve(e *entry, keys *table[*Keys]) *entry {
 			next.notReady = fmt.Errorf("issuers[%d].signingKeyRef: SigningKey %s does not exist or does not allow this namespace", i, target)
 			return &next
 		}
+		accessToken := ref.Profile == v1alpha1.ProfileAccessToken
+		if accessToken && k.Issuer == "" {
+			next.issuers = nil
+			next.notReady = fmt.Errorf("issuers[%d].profile: AccessToken needs an issuer, and SigningKey %s names none", i, target)
+			return &next
+		}
 		next.issuers = append(next.issuers, issuer{
 			keys:     k.Set,
 			of:       k,
-			expected: token.Expected{Audiences: ref.Audiences, RequiredClaims: ref.RequiredClaims},
+			expected: token.Expected{Audiences: ref.Audiences, RequiredClaims: ref.RequiredClaims, AccessToken: accessToken},
 		})
 	}
 	if len(next.issuers) == 0 {
@@ -245,6 +285,10 @@ func refOf(from Ref, namespace, name string) Ref {
 
 func (s *Store) link(e *entry) {
 	for _, ref := range e.policy.Issuers() {
+		if origin, ok := originOf(&ref); ok {
+			s.use(origin, e.ref)
+			continue
+		}
 		put(s.users, refOf(e.ref, ref.SigningKeyRef.Namespace, ref.SigningKeyRef.Name), e.ref)
 	}
 	put(s.in, e.ref.Namespace, e.ref)
@@ -255,6 +299,10 @@ func (s *Store) unlink(e *entry) {
 		return
 	}
 	for _, ref := range e.policy.Issuers() {
+		if origin, ok := originOf(&ref); ok {
+			s.leave(origin, e.ref)
+			continue
+		}
 		drop(s.users, refOf(e.ref, ref.SigningKeyRef.Namespace, ref.SigningKeyRef.Name), e.ref)
 	}
 	drop(s.in, e.ref.Namespace, e.ref)

@@ -489,3 +489,18 @@ func BenchmarkCheck(b *testing.B) {
 		}
 	}
 }
+
+func TestAReasonIsShownWhereThePolicyAsks(t *testing.T) {
+	for shown, want := range map[bool]string{true: "no_credentials", false: ""} {
+		out := grpcauth.Respond(nil, &authz.Decision{Status: 401, Reason: "no_credentials", ShowReason: shown})
+		got := ""
+		for _, h := range out.GetDeniedResponse().GetHeaders() {
+			if h.GetHeader().GetKey() == "x-keywright-reason" {
+				got = h.GetHeader().GetValue()
+			}
+		}
+		if got != want {
+			t.Errorf("shown %t: X-Keywright-Reason is %q, want %q", shown, got, want)
+		}
+	}
+}

@@ -24,7 +24,7 @@ const PolicyExtension = "keywright.dev/policy"
 // so: a second cookie of the name must be seen.
 func Request(check *authv3.CheckRequest) authz.Request {
 	attributes := check.GetAttributes()
-	ref, ok := cutPolicy(attributes.GetContextExtensions()[PolicyExtension])
+	ref, ok := authz.ParseRef(attributes.GetContextExtensions()[PolicyExtension])
 	if !ok {
 		return authz.Request{}
 	}
@@ -66,28 +66,4 @@ func Request(check *authv3.CheckRequest) authz.Request {
 		}
 	}
 	return req
-}
-
-// cutPolicy takes namespace/name apart.
-func cutPolicy(named string) (ref authz.Ref, ok bool) {
-	ref.Namespace, ref.Name, ok = strings.Cut(named, "/")
-	if !ok || !isName(ref.Namespace) || !isName(ref.Name) {
-		return authz.Ref{}, false
-	}
-	return ref, true
-}
-
-// isName says whether s can be the name of an object: a DNS-1123 subdomain,
-// loosely.
-func isName(s string) bool {
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
-			return false
-		}
-	}
-	return true
 }

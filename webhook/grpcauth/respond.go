@@ -46,6 +46,9 @@ func denied(d *authz.Decision) *authv3.CheckResponse {
 	}
 	// What caches a 401 must not: the next token may be good.
 	headers := []*corev3.HeaderValueOption{set("cache-control", "no-store")}
+	if d.ShowReason {
+		headers = append(headers, set("x-keywright-reason", d.Reason))
+	}
 	if challenge := d.WWWAuthenticate(); challenge != "" {
 		headers = append(headers, set("www-authenticate", challenge))
 	}

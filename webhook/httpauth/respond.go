@@ -2,6 +2,7 @@ package httpauth
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/keywright/keywright/webhook/authz"
@@ -18,6 +19,9 @@ func Respond(w http.ResponseWriter, d *authz.Decision) {
 	h := w.Header()
 	h["Cache-Control"] = noStore
 	if !d.Allowed {
+		if d.ShowReason {
+			h["X-Keywright-Reason"] = []string{d.Reason}
+		}
 		if challenge := d.WWWAuthenticate(); challenge != "" {
 			h["Www-Authenticate"] = []string{challenge}
 		}
@@ -36,6 +40,12 @@ func Respond(w http.ResponseWriter, d *authz.Decision) {
 			h[http.CanonicalHeaderKey(d.Identity[i].Name)] = values[i : i+1 : i+1]
 		}
 	}
+	if d.CacheFor > 0 {
+		// Not private: nginx, which only asks on behalf of others, would not
+		// keep it. Vary keeps it apart by credentials, whatever the proxy's key.
+		h["Cache-Control"] = []string{"max-age=" + strconv.FormatInt(int64(d.CacheFor.Seconds()), 10)}
+		h["Vary"] = []string{d.Vary}
+	}
 	h["Content-Length"] = none
 	w.WriteHeader(http.StatusOK)
 }
@@ -49,26 +59,8 @@ func cutPolicy(target, prefix string) (ref authz.Ref, query string, ok bool) {
 		return authz.Ref{}, "", false
 	}
 	path, query, _ := strings.Cut(rest, "?")
-	ref.Namespace, ref.Name, ok = strings.Cut(path, "/")
-	if !ok || !isName(ref.Namespace) || !isName(ref.Name) {
-		return authz.Ref{}, query, false
-	}
-	return ref, query, true
-}
-
-// isName says whether s can be the name of an object: a DNS-1123 subdomain,
-// loosely.
-func isName(s string) bool {
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
-			return false
-		}
-	}
-	return true
+	ref, ok = authz.ParseRef(path)
+	return ref, query, ok
 }
 
 // only gives the single line of a field. Field names are compared as they

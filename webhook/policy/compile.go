@@ -2,7 +2,9 @@ package policy
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
+	"time"
 
 	"github.com/google/cel-go/cel"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -24,6 +26,9 @@ type Policy struct {
 	identity    []identityHeader
 	revoked     revokedTokens
 	normalize   bool
+	preflight   bool
+	showsReason bool
+	cacheFor    time.Duration
 	looksAt     aspect
 }
 
@@ -39,10 +44,21 @@ func (p *Policy) Issuers() []v1alpha1.TokenIssuerRef { return p.issuers }
 // Rules is how many rules the author wrote: 0 when the implicit one decides.
 func (p *Policy) Rules() int { return p.ruleCount }
 
-// NeedsMethod says whether a rule or an expression looks at the method.
-func (p *Policy) NeedsMethod() bool { return p.looksAt&aspectMethod != 0 }
+// AllowsPreflight says whether CORS preflights pass without a token.
+func (p *Policy) AllowsPreflight() bool { return p.preflight }
 
-// NeedsPath says whether a rule or an expression looks at the path or the query.
+// ShowsReason says whether clients are told the reason of a denial.
+func (p *Policy) ShowsReason() bool { return p.showsReason }
+
+// CacheFor is how long a proxy may keep an answer that allows; 0: not at all.
+func (p *Policy) CacheFor() time.Duration { return p.cacheFor }
+
+// NeedsMethod says whether a rule or an expression looks at the method,
+// or whether the policy lets preflights pass.
+func (p *Policy) NeedsMethod() bool { return p.preflight || p.looksAt&aspectMethod != 0 }
+
+// NeedsPath says whether a rule, an expression or a credential looks at the
+// path or the query.
 func (p *Policy) NeedsPath() bool { return p.looksAt&(aspectPath|aspectQuery) != 0 }
 
 // NeedsHost says whether a rule or an expression looks at the host.
@@ -80,7 +96,22 @@ func Compile(namespace, name string, spec *v1alpha1.AccessPolicySpec) (*Policy, 
 			[]v1alpha1.AmbiguousPaths{v1alpha1.AmbiguousPathsDeny, v1alpha1.AmbiguousPathsNormalize}))
 	}
 
+	switch spec.Preflight {
+	case "", v1alpha1.PreflightDeny:
+	case v1alpha1.PreflightAllow:
+		p.preflight = true
+	default:
+		faults = append(faults, field.NotSupported(at.Child("preflight"), spec.Preflight,
+			[]v1alpha1.Preflight{v1alpha1.PreflightDeny, v1alpha1.PreflightAllow}))
+	}
+	p.showsReason = spec.Denials != nil && spec.Denials.ReasonHeader
+
 	p.credentials, faults = compileCredentials(at.Child("credentials"), spec.Credentials, faults)
+	for i := range p.credentials {
+		if p.credentials[i].Query != nil {
+			p.looksAt |= aspectQuery
+		}
+	}
 	p.issuers, faults = compileIssuers(at.Child("issuers"), namespace, spec.Issuers, faults)
 	p.revoked, faults = compileRevoked(at.Child("revokedTokens"), spec.RevokedTokens, faults)
 
@@ -113,6 +144,10 @@ func Compile(namespace, name string, spec *v1alpha1.AccessPolicySpec) (*Policy, 
 		}
 	}
 
+	if p.cacheFor = spec.DecisionCache.Duration; p.cacheFor != 0 && len(faults) <= maxFaults {
+		faults = append(faults, p.checkCacheFor(at.Child("decisionCache"))...)
+	}
+
 	if len(faults) > maxFaults {
 		return nil, fmt.Errorf("compiling AccessPolicy %s/%s: the first %d faults, and there are more: %w",
 			namespace, name, maxFaults, faults[:maxFaults].ToAggregate())
@@ -121,6 +156,23 @@ func Compile(namespace, name string, spec *v1alpha1.AccessPolicySpec) (*Policy, 
 		return nil, fmt.Errorf("compiling AccessPolicy %s/%s: %w", namespace, name, faults.ToAggregate())
 	}
 	return p, nil
+}
+
+// maxCacheFor bounds how long a revocation waits for proxies that cache.
+const maxCacheFor = time.Hour
+
+// checkCacheFor refuses to let answers be kept that depend on more than the
+// headers with credentials: proxies keep one for all paths and methods.
+func (p *Policy) checkCacheFor(at *field.Path) field.ErrorList {
+	switch {
+	case p.cacheFor < 0 || p.cacheFor > maxCacheFor:
+		return field.ErrorList{field.Invalid(at, p.cacheFor.String(), "must be from 0s to 1h: revocations wait for it")}
+	case p.ruleCount > 0:
+		return field.ErrorList{field.Forbidden(at, "it goes with a policy without rules only: proxies keep one answer for all paths and methods")}
+	case p.looksAt != 0:
+		return field.ErrorList{field.Forbidden(at, "a credential or an identity header looks at the request's method, host, path or query: proxies keep one answer for all of them")}
+	}
+	return nil
 }
 
 func compileCredentials(at *field.Path, credentials []v1alpha1.Credential, faults field.ErrorList) ([]v1alpha1.Credential, field.ErrorList) {
@@ -137,19 +189,29 @@ func compileCredentials(at *field.Path, credentials []v1alpha1.Credential, fault
 		credentials[i].DeepCopyInto(&compiled[i])
 		var place string
 		switch c := &compiled[i]; {
-		case (c.Header != nil) == (c.Cookie != nil):
-			faults = append(faults, field.Required(path, "set exactly one of header and cookie"))
+		case countTrue(c.Header != nil, c.Cookie != nil, c.Query != nil, c.WebSocketProtocol != nil) != 1:
+			faults = append(faults, field.Required(path, "set exactly one of header, cookie, query and webSocketProtocol"))
 			continue
 		case c.Header != nil:
 			if !isHeaderName(string(c.Header.Name)) {
 				faults = append(faults, field.Invalid(path.Child("header", "name"), c.Header.Name, headerNameHint))
 			}
 			place = "header " + strings.ToLower(string(c.Header.Name)) + " " + strings.ToLower(c.Header.Scheme)
-		default:
+		case c.Cookie != nil:
 			if c.Cookie.Name == "" {
 				faults = append(faults, field.Required(path.Child("cookie", "name"), "name the cookie"))
 			}
 			place = "cookie " + c.Cookie.Name
+		case c.Query != nil:
+			if !isPlainName(c.Query.Name) {
+				faults = append(faults, field.Invalid(path.Child("query", "name"), c.Query.Name, plainNameHint))
+			}
+			place = "query " + c.Query.Name
+		default:
+			if !isPlainName(c.WebSocketProtocol.Prefix) {
+				faults = append(faults, field.Invalid(path.Child("webSocketProtocol", "prefix"), c.WebSocketProtocol.Prefix, plainNameHint))
+			}
+			place = "webSocketProtocol " + c.WebSocketProtocol.Prefix
 		}
 		if seen[place] {
 			faults = append(faults, field.Duplicate(path, place))
@@ -166,15 +228,68 @@ func compileIssuers(at *field.Path, namespace string, issuers []v1alpha1.TokenIs
 	compiled := make([]v1alpha1.TokenIssuerRef, len(issuers))
 	for i := range issuers {
 		issuers[i].DeepCopyInto(&compiled[i])
-		ref := &compiled[i].SigningKeyRef
-		if ref.Name == "" {
-			faults = append(faults, field.Required(at.Index(i).Child("signingKeyRef", "name"), "name a SigningKey"))
+		ref, one := &compiled[i].SigningKeyRef, &compiled[i]
+		switch {
+		case countTrue(*ref != v1alpha1.SigningKeyRef{}, one.OIDC != nil, one.JWKS != nil) > 1:
+			faults = append(faults, field.Forbidden(at.Index(i), "set exactly one of signingKeyRef, oidc and jwks"))
+		case one.OIDC != nil || one.JWKS != nil:
+			faults = append(faults, checkRemote(at.Index(i), one)...)
+		default:
+			if ref.Name == "" {
+				faults = append(faults, field.Required(at.Index(i).Child("signingKeyRef", "name"), "name a SigningKey"))
+			}
+			if len(one.Algorithms) > 0 {
+				faults = append(faults, field.Forbidden(at.Index(i).Child("algorithms"), "a SigningKey says its own"))
+			}
+			if ref.Namespace == "" {
+				ref.Namespace = namespace
+			}
 		}
-		if ref.Namespace == "" {
-			ref.Namespace = namespace
+		switch compiled[i].Profile {
+		case "":
+		case v1alpha1.ProfileAccessToken:
+			if len(compiled[i].Audiences) == 0 {
+				faults = append(faults, field.Required(at.Index(i).Child("audiences"), "profile AccessToken needs at least one"))
+			}
+		default:
+			faults = append(faults, field.NotSupported(at.Index(i).Child("profile"), compiled[i].Profile, []v1alpha1.Profile{v1alpha1.ProfileAccessToken}))
 		}
 	}
 	return compiled, faults
+}
+
+// publicAlgorithms are those whose keys can be published.
+var publicAlgorithms = []string{"ES256", "ES384", "ES512", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
+
+// checkRemote looks at an issuer of others.
+func checkRemote(at *field.Path, issuer *v1alpha1.TokenIssuerRef) (faults field.ErrorList) {
+	if len(issuer.Audiences) == 0 {
+		faults = append(faults, field.Required(at.Child("audiences"), "tokens of another issuer are for many: name at least one that is yours"))
+	}
+	if len(issuer.Algorithms) == 0 {
+		faults = append(faults, field.Required(at.Child("algorithms"), "oidc and jwks need at least one"))
+	}
+	for i, name := range issuer.Algorithms {
+		if !isOneOf(publicAlgorithms, name) {
+			faults = append(faults, field.NotSupported(at.Child("algorithms").Index(i), name, publicAlgorithms))
+		}
+	}
+	path, target := at.Child("oidc", "url"), ""
+	if issuer.OIDC != nil {
+		target = issuer.OIDC.URL
+		if strings.ContainsAny(target, "?#") {
+			faults = append(faults, field.Invalid(path, target, "write it without query and fragment"))
+		}
+	} else {
+		path, target = at.Child("jwks", "url"), issuer.JWKS.URL
+		if issuer.JWKS.Issuer == "" {
+			faults = append(faults, field.Required(at.Child("jwks", "issuer"), "say what the tokens' iss says"))
+		}
+	}
+	if u, err := url.Parse(target); err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+		faults = append(faults, field.Invalid(path, target, "write a whole https URL"))
+	}
+	return faults
 }
 
 func compileRule(at *field.Path, rule *v1alpha1.Rule, normalize bool, faults field.ErrorList) (Rule, field.ErrorList) {
@@ -344,6 +459,28 @@ func compileIdentity(at *field.Path, headers []v1alpha1.IdentityHeader, faults f
 		compiled = append(compiled, h)
 	}
 	return compiled, faults
+}
+
+func countTrue(all ...bool) (n int) {
+	for _, one := range all {
+		if one {
+			n++
+		}
+	}
+	return n
+}
+
+const plainNameHint = "use letters, digits, '_', '.' and '-'"
+
+// isPlainName says whether s is written the same everywhere: in a query, where
+// nothing of it is encoded, and in a list of subprotocols.
+func isPlainName(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c == '~' || !isUnreserved(c) {
+			return false
+		}
+	}
+	return s != ""
 }
 
 const headerNameHint = "use letters, digits and '-': other characters are changed or dropped by proxies"

@@ -125,7 +125,7 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 		"a realm with quotes":           {spec: v1alpha1.AccessPolicySpec{Realm: `a"b`}, want: []string{"spec.realm: ", "without quotes"}},
 		"a realm with a line break":     {spec: v1alpha1.AccessPolicySpec{Realm: "a\r\nb"}, want: []string{"spec.realm: ", "printable ASCII"}},
 		"an unknown way with ambiguity": {spec: v1alpha1.AccessPolicySpec{AmbiguousPaths: "Allow"}, want: []string{"spec.ambiguousPaths: ", `"Deny", "Normalize"`}},
-		"a credential that is none":     {spec: v1alpha1.AccessPolicySpec{Credentials: make([]v1alpha1.Credential, 1)}, want: []string{"spec.credentials[0]: Required value: set exactly one of header and cookie"}},
+		"a credential that is none":     {spec: v1alpha1.AccessPolicySpec{Credentials: make([]v1alpha1.Credential, 1)}, want: []string{"spec.credentials[0]: Required value: set exactly one of header, cookie, query and webSocketProtocol"}},
 		"a credential named twice, whatever its case": {
 			spec: v1alpha1.AccessPolicySpec{Credentials: []v1alpha1.Credential{
 				{Header: &v1alpha1.HeaderCredential{Name: "Authorization", Scheme: "Bearer"}},
@@ -137,6 +137,60 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 		"a cookie without a name": {
 			spec: v1alpha1.AccessPolicySpec{Credentials: []v1alpha1.Credential{{Cookie: &v1alpha1.CookieCredential{}}}},
 			want: []string{"spec.credentials[0].cookie.name: Required value"}},
+		"a query parameter without a name": {
+			spec: v1alpha1.AccessPolicySpec{Credentials: []v1alpha1.Credential{{Query: &v1alpha1.QueryCredential{}}}},
+			want: []string{"spec.credentials[0].query.name: ", "use letters, digits"}},
+		"a query parameter that would be encoded": {
+			spec: v1alpha1.AccessPolicySpec{Credentials: []v1alpha1.Credential{{Query: &v1alpha1.QueryCredential{Name: "a b"}}}},
+			want: []string{"spec.credentials[0].query.name: ", "use letters, digits"}},
+		"subprotocols without a prefix": {
+			spec: v1alpha1.AccessPolicySpec{Credentials: []v1alpha1.Credential{{WebSocketProtocol: &v1alpha1.WebSocketProtocolCredential{}}}},
+			want: []string{"spec.credentials[0].webSocketProtocol.prefix: ", "use letters, digits"}},
+		"subprotocols with a comma in the prefix": {
+			spec: v1alpha1.AccessPolicySpec{Credentials: []v1alpha1.Credential{{WebSocketProtocol: &v1alpha1.WebSocketProtocolCredential{Prefix: "a,"}}}},
+			want: []string{"spec.credentials[0].webSocketProtocol.prefix: ", "use letters, digits"}},
+		"a query parameter named twice": {
+			spec: v1alpha1.AccessPolicySpec{Credentials: []v1alpha1.Credential{{Query: &v1alpha1.QueryCredential{Name: "t"}}, {Query: &v1alpha1.QueryCredential{Name: "t"}}}},
+			want: []string{"spec.credentials[1]: Duplicate value"}},
+		"an unknown way with preflights": {spec: v1alpha1.AccessPolicySpec{Preflight: "Pass"}, want: []string{"spec.preflight: ", `"Deny", "Allow"`}},
+		"answers kept for long": {
+			spec: v1alpha1.AccessPolicySpec{DecisionCache: v1alpha1.Duration{Duration: 2 * time.Hour}}, want: []string{"spec.decisionCache: ", "from 0s to 1h"}},
+		"answers kept for less than nothing": {
+			spec: v1alpha1.AccessPolicySpec{DecisionCache: v1alpha1.Duration{Duration: -time.Second}}, want: []string{"spec.decisionCache: ", "from 0s to 1h"}},
+		"answers kept with rules": {
+			spec: v1alpha1.AccessPolicySpec{DecisionCache: v1alpha1.Duration{Duration: time.Second}, Rules: []v1alpha1.Rule{{Name: "r"}}},
+			want: []string{"spec.decisionCache: Forbidden: it goes with a policy without rules only"}},
+		"answers kept for a token in the query": {
+			spec: v1alpha1.AccessPolicySpec{DecisionCache: v1alpha1.Duration{Duration: time.Second}, Credentials: []v1alpha1.Credential{{Query: &v1alpha1.QueryCredential{Name: "t"}}}},
+			want: []string{"spec.decisionCache: Forbidden: ", "looks at the request's method, host, path or query"}},
+		"answers kept with identity from the path": {
+			spec: func() v1alpha1.AccessPolicySpec {
+				spec := headerCEL("request.path")
+				spec.DecisionCache.Duration = time.Second
+				return spec
+			}(),
+			want: []string{"spec.decisionCache: Forbidden: ", "looks at the request's method, host, path or query"}},
+		"two kinds of issuer": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "a"}, OIDC: &v1alpha1.OIDCIssuer{URL: "https://a.example"}}}},
+			want: []string{"spec.issuers[0]: Forbidden: set exactly one of signingKeyRef, oidc and jwks"}},
+		"an issuer of others without audiences and algorithms": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{OIDC: &v1alpha1.OIDCIssuer{URL: "https://a.example"}}}},
+			want: []string{"spec.issuers[0].audiences: Required value", "spec.issuers[0].algorithms: Required value"}},
+		"an issuer of others with a secret's algorithm": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{OIDC: &v1alpha1.OIDCIssuer{URL: "https://a.example"}, Audiences: []string{"o"}, Algorithms: []string{"HS256", "none"}}}},
+			want: []string{"spec.issuers[0].algorithms[0]: Unsupported value", "spec.issuers[0].algorithms[1]: Unsupported value"}},
+		"an issuer of others without TLS": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{JWKS: &v1alpha1.JWKSIssuer{URL: "http://a.example/keys"}, Audiences: []string{"o"}, Algorithms: []string{"RS256"}}}},
+			want: []string{"spec.issuers[0].jwks.url: ", "whole https URL", "spec.issuers[0].jwks.issuer: Required value"}},
+		"a SigningKey with algorithms": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "a"}, Algorithms: []string{"RS256"}}}},
+			want: []string{"spec.issuers[0].algorithms: Forbidden: a SigningKey says its own"}},
+		"an unknown profile": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "shop"}, Profile: "IDToken"}}},
+			want: []string{"spec.issuers[0].profile: Unsupported value"}},
+		"access tokens for nobody": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "shop"}, Profile: v1alpha1.ProfileAccessToken}}},
+			want: []string{"spec.issuers[0].audiences: Required value: profile AccessToken needs at least one"}},
 		"a rule without a name":          {spec: with(v1alpha1.Rule{}), want: []string{"spec.rules[0].name: Required value"}},
 		"two rules of one name":          {spec: v1alpha1.AccessPolicySpec{Rules: []v1alpha1.Rule{{Name: "a"}, {Name: "a"}}}, want: []string{`spec.rules[1].name: Duplicate value: "a"`}},
 		"an unknown access":              {spec: with(v1alpha1.Rule{Name: "r", Access: "Open"}), want: []string{"spec.rules[0].access: Unsupported value"}},

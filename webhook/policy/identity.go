@@ -57,13 +57,18 @@ func (p *Policy) IdentityHeaders(claims token.Claims, req *Request) ([]Header, e
 		h := &p.identity[i]
 		value, err := h.value(claims, req, p.normalize)
 		if err != nil {
-			return nil, err
+			return nil, req.Trace.Fault("identity header", h.name, err)
+		}
+		if value == "" {
+			req.Trace.Yes("identity header", h.name, "is sent empty")
+		} else {
+			req.Trace.Yes("identity header", h.name, "is sent")
 		}
 		headers[i] = Header{Name: h.name, Value: value}
 		size += len(h.name) + len(": ") + len(value) + len("\r\n")
 	}
 	if size > MaxIdentityBytes {
-		return nil, ErrIdentityTooLarge
+		return nil, req.Trace.Fault("identity", "", ErrIdentityTooLarge)
 	}
 	return headers, nil
 }

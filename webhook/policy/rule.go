@@ -5,6 +5,7 @@ import (
 
 	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/webhook/token"
+	"github.com/keywright/keywright/webhook/trace"
 )
 
 // Request is what a policy may look at of a request. Its fields come from a
@@ -13,16 +14,16 @@ type Request struct {
 	// Method as the request line has it; "" when it is not known.
 	Method string
 	// Path as ParseTarget gives it, when HasPath.
-	Path    string
-	HasPath bool
-	// Ambiguous as ParseTarget gives it.
-	Ambiguous bool
+	Path string
 	// Query is raw, without '?'. It is known when HasPath.
 	Query string
 	// Host as NormalizeHost gives it, when HasHost: not when it is unknown
 	// or when two sources of it disagree.
-	Host    string
-	HasHost bool
+	Host string
+	// HasPath and HasHost say what is known; Ambiguous as ParseTarget gives it.
+	HasPath, HasHost, Ambiguous bool
+	// Trace, if any, records the steps of what is asked about the request.
+	Trace *trace.Trace
 }
 
 // Rule is one compiled rule of a policy. It is immutable.
@@ -65,12 +66,17 @@ func (p *Policy) Select(req *Request) (*Rule, error) {
 	for i := range p.rules {
 		r := &p.rules[i]
 		if class := lacking(req, r.looksAt, r.normalize); class != nil {
+			req.Trace.No("rule", r.name, class.text)
 			return nil, r.denial(class, "", nil)
 		}
-		if r.fits(req) {
+		misfit := r.misfit(req)
+		if misfit == "" {
+			req.Trace.Yes("rule", r.name, "is the first that matches")
 			return r, nil
 		}
+		req.Trace.No("rule", r.name, misfit)
 	}
+	req.Trace.No("rules", "", ErrNoRule.text)
 	return nil, ErrNoRule
 }
 
@@ -107,22 +113,30 @@ func isMethod(s string) bool {
 	return true
 }
 
-func (r *Rule) fits(req *Request) bool {
-	if len(r.matches) == 0 {
-		return true
-	}
+// misfit says why a rule is not for a request; empty when it is.
+func (r *Rule) misfit(req *Request) string {
+	why := ""
 	for i := range r.matches {
-		if r.matches[i].fits(req) {
-			return true
+		if why = r.matches[i].misfit(req); why == "" {
+			return ""
 		}
 	}
-	return false
+	if len(r.matches) > 1 {
+		return "does not match: no entry does"
+	}
+	return why
 }
 
-func (m *match) fits(req *Request) bool {
-	return (len(m.methods) == 0 || m.hasMethod(req.Method)) &&
-		(len(m.hosts) == 0 || isOneOf(m.hosts, req.Host)) &&
-		(len(m.exact)+len(m.prefixes) == 0 || isOneOf(m.exact, req.Path) || m.hasPrefixOf(req.Path))
+func (m *match) misfit(req *Request) string {
+	switch {
+	case len(m.methods) > 0 && !m.hasMethod(req.Method):
+		return "does not match: another method"
+	case len(m.hosts) > 0 && !isOneOf(m.hosts, req.Host):
+		return "does not match: another host"
+	case len(m.exact)+len(m.prefixes) > 0 && !isOneOf(m.exact, req.Path) && !m.hasPrefixOf(req.Path):
+		return "does not match: another path"
+	}
+	return ""
 }
 
 // hasMethod says whether a method is named. A rule that names GET is for HEAD
@@ -167,29 +181,39 @@ func (r *Rule) Evaluate(claims token.Claims, req *Request) error {
 	}
 	for _, scope := range r.scopes {
 		if !hasScope(claims, scope) {
+			req.Trace.No("scope", scope, ErrInsufficientScope.text)
 			return r.denial(ErrInsufficientScope, scope, nil)
 		}
+		req.Trace.Yes("scope", scope, "the token has it")
 	}
 	for i := range r.claims {
 		if !r.claims[i].fits(claims) {
+			req.Trace.No("claim", r.claims[i].path, ErrClaimMismatch.text)
 			return r.denial(ErrClaimMismatch, r.claims[i].path, nil)
 		}
+		req.Trace.Yes("claim", r.claims[i].path, "is what the rule asks for")
 	}
 	if class := lacking(req, r.expressionsLooksAt, r.normalize); class != nil {
+		req.Trace.No("expressions", "", class.text)
 		return r.denial(class, "", nil)
 	}
 	for i := range r.expressions {
 		e := &r.expressions[i]
 		value, err := e.eval(claims, req)
 		isTrue, isBool := value.(bool)
+		var denied error
 		switch {
 		case err == nil && !isBool:
-			return r.denial(ErrExpression, e.message, errOtherType)
+			denied = r.denial(ErrExpression, e.message, errOtherType)
 		case err != nil:
-			return r.denial(ErrExpression, e.message, err)
+			denied = r.denial(ErrExpression, e.message, err)
 		case !isTrue:
-			return r.denial(ErrExpressionFalse, e.message, nil)
+			denied = r.denial(ErrExpressionFalse, e.message, nil)
 		}
+		if denied != nil {
+			return req.Trace.Fault("expression", e.message, denied)
+		}
+		req.Trace.Yes("expression", e.message, "is true")
 	}
 	return nil
 }

@@ -22,7 +22,8 @@ var (
 	// ErrUnsupportedHeader: a header that changes how the token would have to
 	// be read, or that brings its own key.
 	ErrUnsupportedHeader error = &class{"unsupported_header", "token has an unsupported header"}
-	// ErrWrongType: typ is there and neither JWT nor at+jwt.
+	// ErrWrongType: typ is there and neither JWT nor at+jwt; or at+jwt is
+	// expected and it is not that.
 	ErrWrongType error = &class{"wrong_type", "token is of another type"}
 	// ErrMissingKeyID: no kid, and no key is for tokens without one. For
 	// lookups to return.

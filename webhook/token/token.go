@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/api/keyset"
+	"github.com/keywright/keywright/webhook/trace"
 )
 
 // MaxBytes is the length of the longest token that is looked at.
@@ -21,6 +22,8 @@ type Token struct {
 	// WithoutKeyID says that the token has no kid, so that Key was found
 	// without one.
 	WithoutKeyID bool
+	// AccessToken says that its typ is at+jwt.
+	AccessToken bool
 	// Claims are all its claims.
 	Claims Claims
 	// Issuer, Subject and ID are iss, sub and jti; empty when absent.
@@ -40,7 +43,16 @@ type Expected struct {
 	// RequiredClaims are paths (see Claims.Lookup) of claims that must be
 	// there and be neither null nor empty.
 	RequiredClaims []string
+	// AccessToken demands an access token as RFC 9068 section 4 does: typ
+	// at+jwt, accessTokenClaims, and a key that names its issuer.
+	AccessToken bool
+	// Trace, if any, records the steps of Validate.
+	Trace *trace.Trace
 }
+
+// accessTokenClaims are those that every access token has (RFC 9068 section
+// 2.2).
+var accessTokenClaims = [...]string{"iss", "exp", "aud", "sub", "client_id", "iat", "jti"}
 
 // Verify is Parse with the keys of set, then Validate.
 func Verify(raw string, set *keyset.Set, expected Expected, now time.Time) (*Token, error) {
@@ -76,39 +88,52 @@ func Verify(raw string, set *keyset.Set, expected Expected, now time.Time) (*Tok
 // The kid is empty for a token that has none, and for no other: then it finds
 // the one key that such tokens are checked with, or returns ErrMissingKeyID.
 func Parse(raw string, lookup func(kid string) (*keyset.Key, error)) (*Token, error) {
+	return ParseTraced(raw, lookup, nil)
+}
+
+// ParseTraced is Parse that records its steps.
+func ParseTraced(raw string, lookup func(kid string) (*keyset.Key, error), steps *trace.Trace) (*Token, error) {
 	form, err := split(raw)
 	if err != nil {
-		return nil, err
+		return nil, steps.Fault("form", "", err)
 	}
-	kid, alg, err := checkHeader(form.header)
+	steps.Yes("form", "", "three segments of strict base64url")
+	kid, alg, accessToken, err := checkHeader(form.header)
 	if err != nil {
-		return nil, err
+		return nil, steps.Fault("header", "", err)
+	}
+	if steps.On() {
+		steps.Yes("header", "", "alg "+Quote(alg)+", kid "+Quote(kid))
 	}
 	key, err := lookup(kid)
+	if err == nil && key == nil {
+		err = ErrUnknownKey
+	}
 	if err != nil {
-		return nil, err
+		return nil, steps.Fault("key", "", err)
 	}
-	if key == nil {
-		return nil, ErrUnknownKey
-	}
+	steps.Yes("key", key.ID, "found")
 	if alg != string(key.Algorithm) {
-		return nil, fmt.Errorf("%w: alg %s, the key's is %s", ErrAlgorithmMismatch, Quote(alg), key.Algorithm)
+		return nil, steps.Fault("algorithm", "", fmt.Errorf("%w: alg %s, the key's is %s", ErrAlgorithmMismatch, Quote(alg), key.Algorithm))
 	}
 	if err := usable(key); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnusableKey, err)
+		return nil, steps.Fault("algorithm", "", fmt.Errorf("%w: %w", ErrUnusableKey, err))
 	}
+	steps.Yes("algorithm", alg, "is the key's own")
 	if methods[key.Algorithm].Verify(form.signed, form.signature, key.Public) != nil {
-		return nil, ErrBadSignature
+		return nil, steps.Fault("signature", "", ErrBadSignature)
 	}
+	steps.Yes("signature", "", "the key signed this")
 	claims, err := decodeObject(form.payload, maxClaimValues)
 	if err != nil {
-		return nil, fmt.Errorf("%w: claims: %w", ErrMalformed, err)
+		return nil, steps.Fault("claims", "", fmt.Errorf("%w: claims: %w", ErrMalformed, err))
 	}
 	t, err := read(key, claims)
 	if err != nil {
-		return nil, err
+		return nil, steps.Fault("claims", "", err)
 	}
-	t.WithoutKeyID = kid == ""
+	steps.Yes("claims", "", "registered ones have the right types")
+	t.WithoutKeyID, t.AccessToken = kid == "", accessToken
 	return t, nil
 }
 
@@ -159,46 +184,48 @@ var strict = base64.RawURLEncoding.Strict()
 // are no key and lead to none, kid alone decides, and large issuers send them.
 var refusedHeaders = [...]string{"crit", "zip", "b64", "cty", "enc", "jwk", "jku", "x5u", "x5c"}
 
-// checkHeader gives kid, which is empty when there is none, and alg.
-func checkHeader(text string) (kid, alg string, err error) {
+// checkHeader gives kid, which is empty when there is none, alg, and whether
+// typ is that of access tokens.
+func checkHeader(text string) (kid, alg string, accessToken bool, err error) {
 	header, err := decodeObject(text, maxHeaderValues)
 	if err != nil {
-		return "", "", fmt.Errorf("%w: header: %w", ErrMalformed, err)
+		return "", "", false, fmt.Errorf("%w: header: %w", ErrMalformed, err)
 	}
 	for _, name := range refusedHeaders {
 		if _, there := header[name]; there {
-			return "", "", fmt.Errorf("%w: %s", ErrUnsupportedHeader, name)
+			return "", "", false, fmt.Errorf("%w: %s", ErrUnsupportedHeader, name)
 		}
 	}
 	if typ, there := header["typ"]; there {
 		text, ok := typ.(string)
 		if !ok {
-			return "", "", fmt.Errorf("%w: typ is not a string", ErrWrongType)
+			return "", "", false, fmt.Errorf("%w: typ is not a string", ErrWrongType)
 		}
-		if !isTokenType(text) {
-			return "", "", fmt.Errorf("%w: typ %s", ErrWrongType, Quote(text))
+		accessToken = isType(text, "at+jwt")
+		if !accessToken && !isType(text, "JWT") {
+			return "", "", false, fmt.Errorf("%w: typ %s", ErrWrongType, Quote(text))
 		}
 	}
 	alg, ok := header["alg"].(string)
 	if !ok {
-		return "", "", fmt.Errorf("%w: header: alg is not a string", ErrMalformed)
+		return "", "", false, fmt.Errorf("%w: header: alg is not a string", ErrMalformed)
 	}
 	if id, there := header["kid"]; there {
 		if kid, ok = id.(string); !ok || kid == "" { // it would pass for none
-			return "", "", fmt.Errorf("%w: header: kid is not a string with something in it", ErrMalformed)
+			return "", "", false, fmt.Errorf("%w: header: kid is not a string with something in it", ErrMalformed)
 		}
 	}
-	return kid, alg, nil
+	return kid, alg, accessToken, nil
 }
 
-// isTokenType compares media types as RFC 7515 section 4.1.9 says: without
-// regard to case, "application/" may be left out.
-func isTokenType(typ string) bool {
+// isType compares media types as RFC 7515 section 4.1.9 says: without regard
+// to case, "application/" may be left out.
+func isType(typ, want string) bool {
 	const prefix = "application/"
 	if len(typ) > len(prefix) && strings.EqualFold(typ[:len(prefix)], prefix) {
 		typ = typ[len(prefix):]
 	}
-	return strings.EqualFold(typ, "JWT") || strings.EqualFold(typ, "at+jwt")
+	return strings.EqualFold(typ, want)
 }
 
 // read takes the registered claims out of verified ones. Names are compared
@@ -283,36 +310,66 @@ func audience(v any) ([]string, bool) {
 // valid at now, exp, nbf, iat and how long the token lives, iss, aud and the
 // required claims. It allocates nothing when the token is good.
 func (t *Token) Validate(expected Expected, now time.Time) error {
+	steps := expected.Trace
 	leeway := t.Key.Leeway
 	if !t.Key.ValidAt(now) {
-		return fmt.Errorf("%w: kid %s", ErrKeyRetired, Quote(t.Key.ID))
+		return steps.Fault("key", t.Key.ID, fmt.Errorf("%w: kid %s", ErrKeyRetired, Quote(t.Key.ID)))
 	}
+	steps.Yes("key", t.Key.ID, "verifies now")
 	if !now.Before(t.Expiry.Add(leeway)) {
-		return fmt.Errorf("%w: exp is %s ago", ErrExpired, now.Sub(t.Expiry))
+		return steps.Fault("exp", "", fmt.Errorf("%w: exp is %s ago", ErrExpired, now.Sub(t.Expiry)))
 	}
-	if !t.NotBefore.IsZero() && now.Before(t.NotBefore.Add(-leeway)) {
-		return fmt.Errorf("%w: nbf is in %s", ErrNotYetValid, t.NotBefore.Sub(now))
+	steps.Yes("exp", "", "is still to come, leeway included")
+	if !t.NotBefore.IsZero() {
+		if now.Before(t.NotBefore.Add(-leeway)) {
+			return steps.Fault("nbf", "", fmt.Errorf("%w: nbf is in %s", ErrNotYetValid, t.NotBefore.Sub(now)))
+		}
+		steps.Yes("nbf", "", "has come")
 	}
 	issued := now
 	if !t.IssuedAt.IsZero() {
 		issued = t.IssuedAt
 		if issued.After(now.Add(leeway)) {
-			return fmt.Errorf("%w: iat is in %s", ErrIssuedInFuture, issued.Sub(now))
+			return steps.Fault("iat", "", fmt.Errorf("%w: iat is in %s", ErrIssuedInFuture, issued.Sub(now)))
 		}
+		steps.Yes("iat", "", "has come")
 	}
 	if life := t.Expiry.Sub(issued); life-leeway > t.Key.MaxTokenTTL {
-		return fmt.Errorf("%w: for %s, at most %s with %s of leeway are allowed", ErrLivesTooLong, life, t.Key.MaxTokenTTL, leeway)
+		return steps.Fault("life", "", fmt.Errorf("%w: for %s, at most %s with %s of leeway are allowed", ErrLivesTooLong, life, t.Key.MaxTokenTTL, leeway))
 	}
-	if t.Key.Issuer != "" && t.Issuer != t.Key.Issuer {
-		return fmt.Errorf("%w: iss %s, the key's is %s", ErrWrongIssuer, Quote(t.Issuer), Quote(t.Key.Issuer))
+	steps.Yes("life", "", "is no longer than the key's tokens may live")
+	if t.Key.Issuer != "" {
+		if t.Issuer != t.Key.Issuer {
+			return steps.Fault("iss", "", fmt.Errorf("%w: iss %s, the key's is %s", ErrWrongIssuer, Quote(t.Issuer), Quote(t.Key.Issuer)))
+		}
+		steps.Yes("iss", "", "is the key's")
 	}
-	if len(expected.Audiences) > 0 && !intersect(expected.Audiences, t.Audience) {
-		return ErrWrongAudience
+	if len(expected.Audiences) > 0 {
+		if !intersect(expected.Audiences, t.Audience) {
+			return steps.Fault("aud", "", ErrWrongAudience)
+		}
+		steps.Yes("aud", "", "names one that is expected")
+	}
+	if expected.AccessToken {
+		if !t.AccessToken {
+			return steps.Fault("typ", "", fmt.Errorf("%w: typ is not at+jwt", ErrWrongType))
+		}
+		steps.Yes("typ", "", "is at+jwt")
+		if t.Key.Issuer == "" {
+			return steps.Fault("iss", "", fmt.Errorf("%w: the key names none to compare with", ErrWrongIssuer))
+		}
+		for _, name := range accessTokenClaims {
+			if !t.Claims.has(name) {
+				return steps.Fault("required claim", name, fmt.Errorf("%w: %s", ErrMissingClaim, name))
+			}
+			steps.Yes("required claim", name, "is there")
+		}
 	}
 	for _, name := range expected.RequiredClaims {
 		if !t.Claims.has(name) {
-			return fmt.Errorf("%w: %s", ErrMissingClaim, Quote(name))
+			return steps.Fault("required claim", name, fmt.Errorf("%w: %s", ErrMissingClaim, Quote(name)))
 		}
+		steps.Yes("required claim", name, "is there")
 	}
 	return nil
 }

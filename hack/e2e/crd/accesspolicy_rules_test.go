@@ -121,12 +121,12 @@ var accessPolicyRules = map[string]rule{
 	"a credential is not two": {
 		accepted: with(`credentials: [{header: {name: Authorization, scheme: Bearer}}, {cookie: {name: session}}]`),
 		refused:  with(`credentials: [{header: {name: Authorization, scheme: Bearer}, cookie: {name: session}}]`),
-		want:     `spec.credentials[0]: Invalid value: set exactly one of header and cookie`,
+		want:     `spec.credentials[0]: Invalid value: set exactly one of header, cookie, query and webSocketProtocol`,
 	},
 	"a credential is something": {
 		accepted: with(`credentials: [{header: {name: X-Token}}]`),
 		refused:  with(`credentials: [{}]`),
-		want:     `spec.credentials[0]: Invalid value: set exactly one of header and cookie`,
+		want:     `spec.credentials[0]: Invalid value: set exactly one of header, cookie, query and webSocketProtocol`,
 	},
 	"a header has a name that proxies keep": {
 		accepted: with(`credentials: [{header: {name: X-Token-2}}]`),

@@ -193,6 +193,7 @@ func (s *server) smallestPolicy(t *testing.T) {
 	got := s.create(t, manifest("AccessPolicy", "case", with(`rules: [{name: r}]`)))
 	want := map[string]any{
 		"ambiguousPaths": "Deny",
+		"preflight":      "Deny",
 		"issuers":        []any{map[string]any{"signingKeyRef": map[string]any{"name": "shop"}}},
 		"rules":          []any{map[string]any{"name": "r", "access": "Authenticated"}},
 	}

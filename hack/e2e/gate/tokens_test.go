@@ -24,8 +24,10 @@ import (
 // signer is what an application makes of signing.jwk.
 type signer struct {
 	kid, alg, issuer string
-	ttl              time.Duration
-	key              any
+	// typ is the header of that name; JWT when empty.
+	typ string
+	ttl time.Duration
+	key any
 }
 
 // readSigner reads a signer Secret as an application would that mounts it, with
@@ -65,6 +67,9 @@ func readSigner(ctx context.Context, namespace, secretName string) (*signer, err
 func (s *signer) sign(claims jwt.MapClaims) (string, error) {
 	t := jwt.NewWithClaims(jwt.GetSigningMethod(s.alg), claims)
 	t.Header["kid"] = s.kid
+	if s.typ != "" {
+		t.Header["typ"] = s.typ
+	}
 	raw, err := t.SignedString(s.key)
 	if err != nil {
 		return "", fmt.Errorf("signing: %w", err)

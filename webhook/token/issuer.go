@@ -1,0 +1,25 @@
+package token
+
+import "strings"
+
+// ClaimedIssuer is what a token says about its issuer, before anything about it
+// is known to be true: it may only choose among keys, each of which then has to
+// have signed the token and to be that issuer's. Empty when it says nothing
+// that can be read.
+func ClaimedIssuer(raw string) string {
+	if len(raw) > MaxBytes {
+		return ""
+	}
+	_, rest, _ := strings.Cut(raw, ".")
+	payload, _, _ := strings.Cut(rest, ".")
+	text, err := strict.DecodeString(payload)
+	if err != nil {
+		return ""
+	}
+	claims, err := decodeObject(string(text), maxClaimValues)
+	if err != nil {
+		return ""
+	}
+	iss, _ := claims["iss"].(string)
+	return iss
+}
