@@ -253,7 +253,8 @@ func (p *planner) reopen() {
 	for i := range p.ring.Keys {
 		k := &p.ring.Keys[i]
 		signs := k.ID == p.seen.SignerKeyID
-		if k.DeactivatedAt.IsZero() || (!p.now.Before(k.VerifyUntil) && !(signs && p.counts(k))) {
+		retired := !p.now.Before(k.VerifyUntil)
+		if k.DeactivatedAt.IsZero() || (retired && (!signs || !p.counts(k))) {
 			continue
 		}
 		if signs || p.now.Before(k.DeactivatedAt.Add(s+2*e)) {
