@@ -1,5 +1,5 @@
 # `make help` lists what there is. bin/ holds what is built here; the caches
-# (control plane, ingress-nginx) lie outside the repository, by version.
+# (control plane, ingress-nginx, Traefik) lie outside the repository, by version.
 
 # Histories that the model test walks.
 HISTORIES ?= 10000
@@ -59,7 +59,7 @@ fmt: bin/golangci-lint ## Format the Go files
 ##@ Test
 
 .PHONY: test
-test: deps controlplane ingress-nginx lint verify bin/gotestsum bin/helm ## Everything; HISTORIES=N sets the model test's histories
+test: deps controlplane ingress-nginx traefik lint verify bin/gotestsum bin/helm ## Everything; HISTORIES=N sets the model test's histories
 	bin/gotestsum --format pkgname-and-test-fails -- -p $(PARALLEL) -timeout 30m ./...
 
 .PHONY: test-unit
@@ -100,6 +100,10 @@ deps: ## Install the proxies and JWT libraries that the tests use, where missing
 .PHONY: ingress-nginx
 ingress-nginx: ## Fill the cache with the real ingress-nginx controller
 	hack/ingress-nginx/build.sh
+
+.PHONY: traefik
+traefik: ## Fill the cache with Traefik
+	hack/traefik/build.sh
 
 # The tools, each pinned by the go.mod that lists it. golangci-lint and Helm
 # have their own, because their many dependencies would move the others'.

@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(
   nginx-extras lua-cjson lua-nginx-cookie lua-nginx-dns lua-nginx-string lua-resty-core lua-resty-lrucache
+  caddy haproxy
   python3-jwt python3-cryptography
   iproute2 curl openssl
 )

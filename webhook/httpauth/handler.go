@@ -11,6 +11,20 @@ import (
 // Prefix is where all callers ask.
 const Prefix = "/auth/"
 
+// callers are all ways to ask.
+var callers = [...]struct {
+	prefix string
+	read   func(*http.Request) authz.Request
+	// copiesAll says that the caller puts each header of an answer on the
+	// request, where a Date of ours would replace the client's.
+	copiesAll bool
+}{
+	{prefix: NginxPrefix, read: Nginx},
+	{prefix: ForwardPrefix, read: Forward},
+	{prefix: EnvoyPrefix, read: Envoy},
+	{prefix: TokenPrefix, read: Token, copiesAll: true},
+}
+
 // Handler answers callers. It must be called before anything cleans or
 // redirects the target.
 type Handler struct {
@@ -28,8 +42,13 @@ type Handler struct {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := h.Clock()
 	var req authz.Request // the policy without a name does not exist
-	if strings.HasPrefix(r.RequestURI, NginxPrefix) {
-		req = Nginx(r)
+	for i := range callers {
+		if c := &callers[i]; strings.HasPrefix(r.RequestURI, c.prefix) {
+			if req = c.read(r); c.copiesAll {
+				w.Header()["Date"] = nil
+			}
+			break
+		}
 	}
 	d := h.Gate.Check(r.Context(), req)
 	Respond(w, &d)

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,30 +22,100 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/keywright/keywright/hack/e2e/callers"
 	"github.com/keywright/keywright/hack/e2e/ingressnginx"
 	"github.com/keywright/keywright/hack/e2e/nginx"
 )
 
-// TestIngressNginx asks through the real ingress-nginx controller, on Ingress
-// objects with the annotations auth-url, auth-response-headers and, for one,
-// auth-cache-key.
-func TestIngressNginx(t *testing.T) {
-	runCaller(t, startIngressNginx(t))
+// TestCallers runs the scenarios through every caller, one after another, and
+// the loads through all at once.
+func TestCallers(t *testing.T) {
+	starters := []struct {
+		name  string
+		start func(*testing.T) *caller
+	}{
+		// The annotations auth-url, auth-response-headers and, for one site,
+		// auth-cache-key.
+		{"ingress-nginx", startIngressNginx},
+		// As ingress-nginx would be configured for the same annotations.
+		{"plain nginx", startPlainNginx},
+		{"Traefik", func(t *testing.T) *caller { return startProxy(t, callers.StartTraefik) }},
+		{"Caddy", func(t *testing.T) *caller { return startProxy(t, callers.StartCaddy) }},
+		{"HAProxy", func(t *testing.T) *caller {
+			c := startProxy(t, callers.StartHAProxy)
+			c.blind = true
+			return c
+		}},
+		{"Envoy HTTP", func(t *testing.T) *caller { return startProxy(t, callers.StartEnvoy) }},
+	}
+	var cs []*caller
+	for _, s := range starters {
+		c := s.start(t)
+		if c.name != s.name {
+			t.Fatalf("%s calls itself %s", s.name, c.name)
+		}
+		if err := c.serve(t.Context(), env.gate.Address, sites...); err != nil {
+			t.Fatal(err)
+		}
+		cs = append(cs, c)
+	}
+	for _, c := range cs {
+		t.Run(c.name, func(t *testing.T) {
+			runScenarios(t, c)
+			runChanges(t, c)
+		})
+	}
+	t.Run("all", func(t *testing.T) { runLoads(t, cs) })
+	t.Log("\n" + outcomes.table(cs))
 }
 
-// TestPlainNginx asks through an nginx that is configured as ingress-nginx
-// would for the same annotations.
-func TestPlainNginx(t *testing.T) {
-	runCaller(t, startPlainNginx(t))
-}
+// tells are the identity headers of the policies that have some.
+var tells = map[string][]string{"orders": identity, "ruleless": identity, "by-cookie": identity[:1]}
 
-func runCaller(t *testing.T, c *caller) {
-	if err := c.serve(t.Context(), env.gate.Address, sites...); err != nil {
+// startProxy starts one of package callers.
+func startProxy(t *testing.T, start func(context.Context, callers.Options) (*callers.Proxy, error)) *caller {
+	t.Helper()
+	p, err := start(t.Context(), callers.Options{App: env.appAddress, Identity: identity})
+	if err != nil {
 		t.Fatal(err)
 	}
-	runScenarios(t, c)
-	runChanges(t, c)
-	runLoads(t, c)
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	caFile := keepCA(t)
+	var served []callers.Site
+	return &caller{
+		name: p.Name, version: p.Version, client: p.Client,
+		raw: func(ctx context.Context, raw []byte) (*http.Response, error) { return rawRequest(ctx, p.Address, raw) },
+		serve: func(ctx context.Context, gate string, sites ...site) error {
+			for _, s := range sites {
+				to := callers.Site{Host: s.host, Gate: gate, Namespace: s.namespace, Policy: s.policy, Identity: tells[s.policy]}
+				if s.host == "any.test" {
+					// One that verifies the gate's certificate.
+					to.CAFile = caFile
+				}
+				served = append(slices.DeleteFunc(served, func(o callers.Site) bool { return o.Host == s.host }), to)
+			}
+			return p.Serve(ctx, served...)
+		},
+	}
+}
+
+// keepCA gives what the proxies are told to believe at their start, even when
+// the gate's certificate is replaced later.
+func keepCA(t *testing.T) string {
+	t.Helper()
+	ca, err := os.ReadFile(env.gate.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	caFile := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(caFile, ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return caFile
 }
 
 func startIngressNginx(t *testing.T) *caller {
@@ -52,7 +123,7 @@ func startIngressNginx(t *testing.T) *caller {
 	controller, err := ingressnginx.Start(t.Context(), ingressnginx.Options{
 		Kubeconfig: env.Plane.AdminKubeconfig(),
 		// So that the gate, not nginx, refuses a token that is too large.
-		Config: map[string]string{"large-client-header-buffers": "4 32k"},
+		Config: map[string]string{"large-client-header-buffers": "4 32k", "proxy-body-size": "16m"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -75,9 +146,10 @@ func startIngressNginx(t *testing.T) *caller {
 	}
 	exposed := map[string]string{}
 	return &caller{
-		name:   "ingress-nginx",
-		client: controller.Client(),
-		raw:    controller.RawRequest,
+		name:    "ingress-nginx",
+		version: controller.Version(),
+		client:  controller.Client(),
+		raw:     controller.RawRequest,
 		serve: func(ctx context.Context, gate string, sites ...site) error {
 			if exposed[gate] == "" {
 				address, err := controller.Expose(ctx, gate)
@@ -119,17 +191,8 @@ func startPlainNginx(t *testing.T) *caller {
 			t.Error(err)
 		}
 	})
-	// What nginx was told to believe at its start, even when the gate's
-	// certificate is replaced later.
-	ca, err := os.ReadFile(env.gate.CAFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	caFile := filepath.Join(t.TempDir(), "ca.crt")
-	if err := os.WriteFile(caFile, ca, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := &caller{name: "plain nginx", client: &http.Client{}}
+	caFile := keepCA(t)
+	c := &caller{name: "plain nginx", version: nginxVersion(t), client: &http.Client{}}
 	c.raw = func(ctx context.Context, raw []byte) (*http.Response, error) {
 		return rawRequest(ctx, strings.TrimPrefix(proxy.URL(), "http://"), raw)
 	}
@@ -162,7 +225,7 @@ func startPlainNginx(t *testing.T) *caller {
 func rawRequest(ctx context.Context, address string, raw []byte) (*http.Response, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to nginx: %w", err)
+		return nil, fmt.Errorf("connecting to the proxy: %w", err)
 	}
 	defer conn.Close() //nolint:errcheck // the answer is read
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
@@ -178,4 +241,15 @@ func rawRequest(ctx context.Context, address string, raw []byte) (*http.Response
 	body, err := io.ReadAll(resp.Body)
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, err
+}
+
+// nginxVersion is that of Debian's nginx.
+func nginxVersion(t *testing.T) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "/usr/sbin/nginx", "-v").CombinedOutput()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, version, _ := strings.Cut(strings.TrimSpace(string(out)), "nginx/")
+	return version
 }

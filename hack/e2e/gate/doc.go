@@ -1,13 +1,14 @@
 // Package gate holds the gate by tests through the proxies that ask it: the
 // real processes under the chart's service accounts, the real ingress-nginx
-// controller on Ingress objects, and plain nginx.
+// controller on Ingress objects, plain nginx, and those of package callers.
 //
 // It owns the scenarios (scenarios_test.go: one table for all callers, where
 // they differ as data), the objects that they are about (testdata/objects.yaml)
 // and the load under which keys rotate, certificates and gates are replaced. It
-// does not own the processes: package stack, ingressnginx and nginx run them.
+// does not own the processes: package stack, ingressnginx, nginx and callers run
+// them.
 //
-//	client ──► ingress-nginx or nginx ──► app (environment_test.go)
+//	client ──► proxy ──► app (environment_test.go)
 //	               │ auth-url, HTTPS
 //	               └──► keywright webhook ◄── API server ◄── keywright controller
 //

@@ -234,6 +234,9 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
+	if r.Header.Get("Upgrade") == "websocket" {
+		defer switchProtocols(w)
+	}
 	if name == "" {
 		return
 	}
@@ -245,6 +248,17 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.got[name] = append(a.got[name], received{
 		method: r.Method, target: r.RequestURI, header: r.Header, length: len(body), sum: sha256.Sum256(body),
 	})
+}
+
+// switchProtocols agrees to a WebSocket and hangs up.
+func switchProtocols(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return // the client notices
+	}
+	_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n") // the client notices
+	_ = conn.Close() // all is said
 }
 
 // take gives and forgets what came for a scenario.

@@ -39,11 +39,11 @@ const (
 	leastRotations = 3
 )
 
-// runLoads is about what must not be noticed.
-func runLoads(t *testing.T, c *caller) {
-	t.Run("a certificate is replaced under load and nobody is refused", func(t *testing.T) { certificateIsReplaced(t, c) })
-	t.Run("a gate is replaced under load and nobody is refused", func(t *testing.T) { gateIsReplaced(t, c) })
-	t.Run("a key rotates under load, nobody is refused and nobody accepted wrongly", func(t *testing.T) { keyRotates(t, c) })
+// runLoads is about what must not be noticed, through all callers at once.
+func runLoads(t *testing.T, cs []*caller) {
+	t.Run("a certificate is replaced under load and nobody is refused", func(t *testing.T) { certificateIsReplaced(t, cs) })
+	t.Run("a gate is replaced under load and nobody is refused", func(t *testing.T) { gateIsReplaced(t, cs) })
+	t.Run("a key rotates under load, nobody is refused and nobody accepted wrongly", func(t *testing.T) { keyRotates(t, cs) })
 }
 
 // question is a request of a load. A good one must pass, a bad one must get 401.
@@ -77,7 +77,7 @@ func (y *tally) String() string {
 		y.sent(), y.stopped.Sub(y.started).Seconds(), y.perSecond(), y.refused.Load(), y.wrong.Load(), y.failed.Load(), y.kinds)
 }
 
-func (y *tally) count(q question, status int, err error) {
+func (y *tally) count(q question, c *caller, status int, err error) {
 	counter, sort := &y.good, &y.refused
 	if !q.good {
 		counter, sort = &y.bad, &y.failed
@@ -94,7 +94,7 @@ func (y *tally) count(q question, status int, err error) {
 	}
 	sort.Add(1)
 	if len(y.faults) < 10 {
-		y.faults = append(y.faults, fmt.Sprintf("%s: %s: status %d, %v", time.Now().Format("15:04:05.000"), q.kind, status, err))
+		y.faults = append(y.faults, fmt.Sprintf("%s: %s, by %s: status %d, %v", time.Now().Format("15:04:05.000"), q.kind, c.name, status, err))
 	}
 }
 
@@ -116,8 +116,8 @@ func (y *tally) check(t *testing.T, kinds ...string) {
 	}
 }
 
-// underLoad asks through a caller at a steady pace while during runs.
-func underLoad(t *testing.T, c *caller, next func(n int64) (question, error), during func(*tally)) *tally {
+// underLoad asks through the callers in turn, at a steady pace, while during runs.
+func underLoad(t *testing.T, cs []*caller, next func(n int64) (question, error), during func(*tally)) *tally {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -128,12 +128,14 @@ func underLoad(t *testing.T, c *caller, next func(n int64) (question, error), du
 		wg.Go(func() {
 			for n := range due {
 				q, err := next(n)
+				// Not by n alone: kinds of questions go by n too.
+				c := cs[(n/10+n)%int64(len(cs))]
 				status := 0
 				if err == nil {
 					// Not ctx: what is under way at the end gets its answer.
 					status, err = send(t.Context(), c, http.MethodGet, q.url, q.token)
 				}
-				y.count(q, status, err)
+				y.count(q, c, status, err)
 			}
 		})
 	}
@@ -210,12 +212,12 @@ func servedSerial(ctx context.Context, address string) (*big.Int, error) {
 	return serial, conn.Close()
 }
 
-func certificateIsReplaced(t *testing.T, c *caller) {
+func certificateIsReplaced(t *testing.T, cs []*caller) {
 	before, err := servedSerial(t.Context(), env.gate.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	underLoad(t, c, steady("http://shop.test/orders"), func(y *tally) {
+	underLoad(t, cs, steady("http://ruleless.test/orders"), func(y *tally) {
 		y.awaitSent(t, 100)
 		if err := stack.WriteCertificate(env.gate.CertFile, env.gate.KeyFile); err != nil {
 			t.Fatal(err)
@@ -281,11 +283,11 @@ func (b *balancer) forward(in net.Conn) {
 
 // gateIsReplaced is a rollout: the new gate is ready before the old one is told
 // to end, and gets the connections once the old one says that it is not ready.
-func gateIsReplaced(t *testing.T, c *caller) {
+func gateIsReplaced(t *testing.T, cs []*caller) {
 	b := startBalancer(t)
 	start := func(name string) *stack.Gate {
 		t.Helper()
-		g, err := env.StartGate(t.Context(), strings.ReplaceAll(c.name, " ", "-")+"-"+name, debug...)
+		g, err := env.StartGate(t.Context(), "rollout-"+name, debug...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -294,10 +296,12 @@ func gateIsReplaced(t *testing.T, c *caller) {
 	}
 	old := start("old")
 	b.target.Store(&old.Address)
-	if err := c.serve(t.Context(), b.listener.Addr().String(), site{host: "rollout.test", namespace: "shop", policy: "orders"}); err != nil {
-		t.Fatal(err)
+	for _, c := range cs {
+		if err := c.serve(t.Context(), b.listener.Addr().String(), site{host: "rollout.test", namespace: "shop", policy: "ruleless"}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	underLoad(t, c, steady("http://rollout.test/orders"), func(y *tally) {
+	underLoad(t, cs, steady("http://rollout.test/orders"), func(y *tally) {
 		y.awaitSent(t, 100)
 		renewed := start("new")
 		ended := make(chan error, 1)
@@ -469,8 +473,8 @@ func (l *lateSigner) token(n int64, now time.Time, s *signer) (string, error) {
 	return raw, nil
 }
 
-func keyRotates(t *testing.T, c *caller) {
-	name := "fast-" + strings.ReplaceAll(c.name, " ", "-")
+func keyRotates(t *testing.T, cs []*caller) {
+	const name = "fast"
 	seconds := func(d time.Duration) v1alpha1.Duration { return v1alpha1.Duration{Duration: d} }
 	interval := seconds(4 * time.Second)
 	for _, object := range []client.Object{
@@ -506,8 +510,10 @@ func keyRotates(t *testing.T, c *caller) {
 	if err := awaitReady(t.Context(), &v1alpha1.AccessPolicy{}, "shop", name); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.serve(t.Context(), env.gate.Address, site{host: "fast.test", namespace: "shop", policy: name}); err != nil {
-		t.Fatal(err)
+	for _, c := range cs {
+		if err := c.serve(t.Context(), env.gate.Address, site{host: "fast.test", namespace: "shop", policy: name}); err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	l := &lateSigner{name: name, used: map[string]bool{}, until: map[string]time.Time{}}
@@ -536,13 +542,13 @@ func keyRotates(t *testing.T, c *caller) {
 		t.Fatal(err)
 	}
 	await(t, "the gate to know the first key", func() error {
-		got, err := send(t.Context(), c, http.MethodGet, "http://fast.test/orders", l.tokens[0].raw)
+		got, err := send(t.Context(), cs[0], http.MethodGet, "http://fast.test/orders", l.tokens[0].raw)
 		if err == nil && got != http.StatusOK {
 			err = fmt.Errorf("status %d", got)
 		}
 		return err
 	})
-	underLoad(t, c, l.next, func(y *tally) {
+	underLoad(t, cs, l.next, func(y *tally) {
 		await(t, fmt.Sprintf("%d rotations", leastRotations), func() error {
 			l.mu.Lock()
 			defer l.mu.Unlock()

@@ -20,6 +20,11 @@ import (
 type caller struct {
 	// name is how scenarios say where it differs.
 	name string
+	// version of the program.
+	version string
+	// blind says that it asks with the credentials alone: policies that look at
+	// path, method or host deny.
+	blind bool
 	// client reaches the proxy whatever the host of a URL is.
 	client *http.Client
 	// raw sends bytes as they are.
@@ -68,6 +73,7 @@ var sites = []site{
 	// the gate's answers could be kept.
 	{host: "cached.test", namespace: "shop", policy: "orders", cacheKey: "$http_authorization"},
 	{host: "changing.test", namespace: "shop", policy: "changing"},
+	{host: "ruleless.test", namespace: "shop", policy: "ruleless"},
 }
 
 func siteOf(host string) site {
@@ -89,7 +95,7 @@ type scenario struct {
 	body   []byte
 
 	want answer
-	// differs is what a caller gives in place of want.
+	// differs is what a caller gives in place of want; differences has more.
 	differs map[string]answer
 }
 
@@ -102,6 +108,8 @@ type answer struct {
 	reason string
 	// subject and roles are what the app is told by the gate.
 	subject, roles string
+	// target is what the app is asked for, where that is not what was sent.
+	target string
 }
 
 // notAsked is the reason of a request that the proxy itself refused.
@@ -120,11 +128,18 @@ var (
 	asPlain     = answer{status: http.StatusOK, subject: "u-17"}
 	noToken     = answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="orders"`, reason: "no_credentials"}
 	severalSent = answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="orders", error="invalid_request"`, reason: "several_credentials"}
-	// nginxRefuses is nginx's own answer to what it does not understand.
-	nginxRefuses = answer{status: http.StatusBadRequest, reason: notAsked}
+	// proxyRefuses is the proxy's own answer to what it does not understand.
+	proxyRefuses = answer{status: http.StatusBadRequest, reason: notAsked}
 )
 
-var megabyte = bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+var tenMegabytes = bytes.Repeat([]byte("0123456789abcdef"), 10<<16)
+
+// upgrade asks for a WebSocket.
+var upgrade = []string{"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="}
+
+func switched(subject, roles string) answer {
+	return answer{status: http.StatusSwitchingProtocols, subject: subject, roles: roles}
+}
 
 // scenarios by what they are about.
 var scenarios = map[string]map[string]scenario{
@@ -149,10 +164,10 @@ var scenarios = map[string]map[string]scenario{
 		"a token over 8 KiB is refused": {
 			target: "/orders", token: "large", want: refused("too_large"),
 			// Its header buffers are nginx's default, 8k.
-			differs: map[string]answer{"plain nginx": nginxRefuses},
+			differs: map[string]answer{"plain nginx": proxyRefuses},
 		},
 		"two Authorization headers are refused": {
-			target: "/orders", header: []string{"Authorization: Bearer {user}", "Authorization: Bearer {admin}"}, want: nginxRefuses,
+			target: "/orders", header: []string{"Authorization: Bearer {user}", "Authorization: Bearer {admin}"}, want: proxyRefuses,
 		},
 		"two tokens in one Authorization header are refused": {target: "/orders", header: []string{"Authorization: Bearer {user}, Bearer {admin}"}, want: severalSent},
 		"a token in the query is none":                       {target: "/orders?access_token={user}", want: noToken},
@@ -200,9 +215,14 @@ var scenarios = map[string]map[string]scenario{
 		"HEAD passes like GET":               {method: "HEAD", target: "/orders", token: "user", want: asUser},
 		"HEAD is challenged like GET":        {method: "HEAD", target: "/orders", want: noToken},
 		"HEAD is forbidden like GET":         {method: "HEAD", target: "/admin", token: "user", want: forbidden("claim_mismatch")},
-		"a body of 1 MiB arrives untouched":  {method: "POST", target: "/orders", token: "user", body: megabyte, want: asUser},
-		"a body of an anonymous request too": {method: "POST", target: "/public/x", body: megabyte[:70_001], want: anonymous},
-		"a preflight is like any other":      {method: "OPTIONS", target: "/orders", header: []string{"Origin: https://a.example", "Access-Control-Request-Method: PUT"}, want: noToken},
+		"a body of 10 MiB arrives untouched": {method: "POST", target: "/orders", token: "user", body: tenMegabytes, want: asUser},
+		"a body of an anonymous request too": {method: "POST", target: "/public/x", body: tenMegabytes[:70_001], want: anonymous},
+		"a WebSocket with a token passes":    {target: "/orders", token: "user", header: upgrade, want: switched("u-17", "customer")},
+		"a WebSocket without one is refused": {target: "/orders", header: upgrade, want: noToken},
+		"a WebSocket with a token in the cookie passes": {
+			on: "cookie.test", target: "/", header: append([]string{"Cookie: session={user}"}, upgrade...), want: switched("u-17", ""),
+		},
+		"a preflight is like any other": {method: "OPTIONS", target: "/orders", header: []string{"Origin: https://a.example", "Access-Control-Request-Method: PUT"}, want: noToken},
 	},
 	"identity": {
 		"the client's own is replaced": {
@@ -261,9 +281,9 @@ var scenarios = map[string]map[string]scenario{
 		"an admin's ambiguous path is denied too":    {target: "/public/../admin", token: "admin", want: forbidden("path_ambiguous")},
 		"without a rule for paths none is ambiguous": {on: "any.test", target: "/public/../admin", token: "user", want: answer{status: http.StatusOK}},
 		"an encoded character that needs it is not":  {target: "/public/a%20b%40c", want: anonymous},
-		"above the root is refused":                  {target: "/../admin", token: "user", want: nginxRefuses},
-		"NUL is refused":                             {target: "/public/%00/../admin", token: "user", want: nginxRefuses},
-		"a bad escape is refused":                    {target: "/public/%zz", token: "user", want: nginxRefuses},
+		"above the root is refused":                  {target: "/../admin", token: "user", want: proxyRefuses},
+		"NUL is refused":                             {target: "/public/%00/../admin", token: "user", want: proxyRefuses},
+		"a bad escape is refused":                    {target: "/public/%zz", token: "user", want: proxyRefuses},
 	},
 	"normalized paths": {
 		"up out of an open path needs a token":     {on: "normalized.test", target: "/public/../admin", want: answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="normalized"`, reason: "no_credentials"}},
@@ -277,6 +297,41 @@ var scenarios = map[string]map[string]scenario{
 		"a backslash is still refused":             {on: "normalized.test", target: `/public/..\admin`, token: "admin", want: forbidden("path_invalid")},
 		"a dot segment with parameters is refused": {on: "normalized.test", target: "/public/..;x/admin", token: "admin", want: forbidden("path_invalid")},
 	},
+}
+
+func init() {
+	challenge := func(reason, fault string) answer {
+		return answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="ruleless"` + fault, reason: reason}
+	}
+	bad := func(reason string) answer { return challenge(reason, `, error="invalid_token"`) }
+	ruleless := map[string]scenario{
+		"a valid token passes":                   {token: "user", want: asUser},
+		"whatever the path":                      {target: "/admin/x?y=/z", token: "reader", want: asPlain},
+		"no token is challenged":                 {want: challenge("no_credentials", "")},
+		"an expired token is refused":            {token: "expired", want: bad("expired")},
+		"a forged token is refused":              {token: "forged", want: bad("bad_signature")},
+		"a token for another audience":           {token: "wrong audience", want: bad("wrong_audience")},
+		"two tokens in one header":               {header: []string{"Authorization: Bearer {user}, Bearer {admin}"}, want: challenge("several_credentials", `, error="invalid_request"`)},
+		"HEAD passes like GET":                   {method: "HEAD", token: "user", want: asUser},
+		"HEAD is challenged like GET":            {method: "HEAD", want: challenge("no_credentials", "")},
+		"a preflight is like any other":          {method: "OPTIONS", header: []string{"Origin: https://a.example", "Access-Control-Request-Method: PUT"}, want: challenge("no_credentials", "")},
+		"a body of 10 MiB arrives untouched":     {method: "PUT", token: "user", body: tenMegabytes, want: asUser},
+		"a WebSocket with a token passes":        {token: "user", header: upgrade, want: switched("u-17", "customer")},
+		"a WebSocket without one is refused":     {header: upgrade, want: challenge("no_credentials", "")},
+		"the client's own identity is replaced":  {token: "user", header: []string{"x-aUTH-subject: mallory", "X-Auth-Subject: eve", "X-AUTH-ROLES: admin"}, want: asUser},
+		"and goes where the token says nothing":  {token: "reader", header: []string{"X-Auth-Roles: admin"}, want: asPlain},
+		"variants of the names do not arrive":    {token: "user", header: []string{"X_Auth_Subject: mallory", "x-auth_subject: mallory", "X_AUTH-ROLES: admin", "X.Auth.Subject: mallory"}, want: asUser},
+		"Connection does not take it off":        {token: "user", header: []string{"Connection: close, X-Auth-Subject, X-Auth-Roles"}, want: asUser},
+		"what describes the request is not read": {header: []string{"X-Original-URL: http://shop.test/healthz", "X-Forwarded-Uri: /healthz", "X-Original-Method: GET", "X-Forwarded-Method: GET"}, want: challenge("no_credentials", "")},
+	}
+	for name, s := range ruleless {
+		s.on = "ruleless.test"
+		if s.target == "" {
+			s.target = "/orders"
+		}
+		ruleless[name] = s
+	}
+	scenarios["a policy without rules"] = ruleless
 }
 
 // trickyPaths lead to /admin for some server or other. Where a rule looks at
@@ -327,7 +382,13 @@ func runScenarios(t *testing.T, c *caller) {
 	for _, about := range slices.Sorted(maps.Keys(scenarios)) {
 		t.Run(about, func(t *testing.T) {
 			for _, name := range slices.Sorted(maps.Keys(scenarios[about])) {
-				t.Run(name, func(t *testing.T) { scenarios[about][name].run(t, c) })
+				t.Run(name, func(t *testing.T) {
+					s := scenarios[about][name]
+					full := about + ": " + name
+					want := s.expected(c, full)
+					s.run(t, c, want)
+					outcomes.add(full, c, want, !t.Failed())
+				})
 			}
 		})
 	}
@@ -368,13 +429,33 @@ func (s scenario) bytes(id string) []byte {
 	return append([]byte(strings.Join(lines, "\r\n")+"\r\n\r\n"), s.body...)
 }
 
-func (s scenario) run(t *testing.T, c *caller) {
+// expected is what becomes of it through a caller.
+func (s scenario) expected(c *caller, name string) answer {
+	if other, ok := differences[c.name][name]; ok {
+		return other
+	}
+	if other, ok := s.differs[c.name]; ok {
+		return other
+	}
+	if c.blind && s.want.reason != notAsked {
+		switch s.on {
+		case "", "shop.test", "normalized.test":
+			return forbidden("path_unknown")
+		case "plain.test", "raw.test", "hostless.test":
+			return forbidden("host_unknown")
+		}
+	}
+	return s.want
+}
+
+func (s scenario) run(t *testing.T, c *caller, want answer) {
 	if s.on == "" {
 		s.on = "shop.test"
 	}
-	want := s.want
-	if other, ok := s.differs[c.name]; ok {
-		want = other
+	if want.status == http.StatusForbidden {
+		// It is refused before it is read, and the answer could be lost.
+		s.body = s.body[:min(len(s.body), 1000)]
+		want.authenticate = c.challenge403(want.reason, siteOf(s.on).policy)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
 	defer cancel()
@@ -416,7 +497,7 @@ func (s scenario) run(t *testing.T, c *caller) {
 		t.Errorf("what the gate counted, by reason (-want +got):\n%s", diff)
 	}
 	got := env.app.take(id)
-	if want.status != http.StatusOK {
+	if want.status != http.StatusOK && want.status != http.StatusSwitchingProtocols {
 		if len(got) != 0 {
 			t.Errorf("the app got it: %v", got)
 		}
@@ -448,6 +529,9 @@ func (s scenario) checkArrived(t *testing.T, got received, want answer) {
 	}
 	// nginx passes the raw target on, without scheme and host.
 	target = strings.TrimPrefix(target, "http://"+s.on)
+	if want.target != "" {
+		target = want.target
+	}
 	if got.method != method || got.target != target {
 		t.Errorf("the app got %s %s, want %s %s", got.method, got.target, method, target)
 	}

@@ -88,6 +88,7 @@ type Options struct {
 type Controller struct {
 	dir     string
 	logFile string
+	version string
 	network *network
 	client  *http.Client
 
@@ -129,7 +130,7 @@ func Start(ctx context.Context, opts Options) (_ *Controller, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the controller's folder: %w", err)
 	}
-	c := &Controller{dir: dir, logFile: opts.LogFile, exited: make(chan struct{})}
+	c := &Controller{dir: dir, version: filepath.Base(opts.BuildDir), logFile: opts.LogFile, exited: make(chan struct{})}
 	if c.logFile == "" {
 		c.logFile = filepath.Join(dir, "log")
 	}
@@ -341,6 +342,9 @@ func (c *Controller) Expose(ctx context.Context, address string) (string, error)
 // HostIP is the host's address as the controller sees it, and the client's
 // address for nginx. What listens on it needs no Expose.
 func (c *Controller) HostIP() string { return c.network.host.String() }
+
+// Version is that of the controller's Go module.
+func (c *Controller) Version() string { return c.version }
 
 // Stop ends the controller and its nginx at once and removes all that Start made
 // on this machine; the objects in the API server stay. It may be called more

@@ -20,6 +20,7 @@ import (
 var pages = []string{
 	"README.md",
 	"docs/README.md",
+	"docs/callers.md",
 	"docs/debug-a-refusal.md",
 	"docs/how-a-rotation-is-never-seen.md",
 	"docs/harden-the-gate.md",
@@ -37,12 +38,18 @@ var pages = []string{
 // notRun are the blocks that are neither run nor compared, by page and first
 // line, with the reason.
 var notRun = map[string]string{
-	"README.md: $ make build && docker build --target prebuilt -t keywright:0.1.0 .":                                                               "needs a container runtime, which a test machine may lack",
-	"README.md: . published, stands by     # active, signs     - signs no more, its tokens still pass":                                             "a picture: what a run of the demo printed",
-	"docs/how-a-rotation-is-never-seen.md: made        known long enough       successor signs       nothing it signed can live":                   "a picture",
-	"docs/harden-the-gate.md: $ helm upgrade keywright charts/keywright -n keywright-system --reuse-values \\":                                     "the cluster of the test enforces no network policy; hack/e2e/chart renders it",
-	"docs/harden-the-gate.md: typed_per_filter_config:":                                                                                            "a part of Envoy's configuration",
-	"docs/architecture.md: SigningKey.spec ──┐":                                                                                                    "a picture",
+	"README.md: $ make build && docker build --target prebuilt -t keywright:0.1.0 .":                                             "needs a container runtime, which a test machine may lack",
+	"README.md: . published, stands by     # active, signs     - signs no more, its tokens still pass":                           "a picture: what a run of the demo printed",
+	"docs/how-a-rotation-is-never-seen.md: made        known long enough       successor signs       nothing it signed can live": "a picture",
+	"docs/harden-the-gate.md: $ helm upgrade keywright charts/keywright -n keywright-system --reuse-values \\":                   "the cluster of the test enforces no network policy; hack/e2e/chart renders it",
+	"docs/harden-the-gate.md: typed_per_filter_config:":                                                                          "a part of Envoy's configuration",
+	"docs/architecture.md: SigningKey.spec ──┐":                                                                                  "a picture",
+	"docs/callers.md: location = /_gate {":                                                                                       "configuration of a proxy; hack/e2e/gate runs it",
+	"docs/callers.md: # static: the client's X_Auth_Subject and X.Auth.Subject go.":                                              "configuration of a proxy; hack/e2e/gate runs it",
+	"docs/callers.md: # dynamic":                                                               "configuration of a proxy; hack/e2e/gate runs it",
+	"docs/callers.md: http://orders.shop.example {":                                            "configuration of a proxy; hack/e2e/gate runs it",
+	"docs/callers.md: http-request set-var(txn.gate) str(https://GATE/auth/token/shop/orders)": "configuration of a proxy; hack/e2e/gate runs it",
+	"docs/callers.md: http_service:":                                                           "configuration of Envoy, which the tests do not have",
 	"docs/architecture.md: client ─► nginx ─ subrequest ─► webhook/httpauth ─► webhook/authz ─► decision ─► 200, 401, 403 ─► nginx ─► application": "a picture",
 }
 

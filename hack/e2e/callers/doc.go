@@ -1,0 +1,9 @@
+// Package callers runs the proxies that ask the gate, other than those of
+// packages nginx and ingressnginx: Caddy and HAProxy from Debian, Traefik built
+// by hack/traefik/build.sh, and a stand-in for Envoy that does what the
+// documentation of its HTTP ext_authz filter says.
+//
+// It owns their processes and configurations: what docs/callers.md shows is
+// taken from the templates here. It does not own what they are asked to do:
+// package gate runs one table of scenarios through all of them.
+package callers
