@@ -66,8 +66,8 @@ func (a *admission) http(next http.Handler) http.Handler {
 		c := connOf(r.Context())
 		refused := a.admit(c.overLimit(), r.Header[callerHeader], r.TLS, r.RemoteAddr)
 		if refused != nil {
-			if c.overLimit() {
-				w.Header().Set("Connection", "close")
+			if refused.Reason == authz.ReasonCallerUnknown {
+				w.Header().Set("Connection", "close") // others need it
 			}
 			httpauth.Respond(w, refused)
 			a.log(authz.Request{}, *refused)

@@ -477,6 +477,31 @@ func TestConnectionsAreLimited(t *testing.T) {
 	}
 }
 
+func TestStrangersHoldNoConnection(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("a-secret-of-more-than-thirty-two-bytes\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := newOpenServer(t, Options{InsecureHTTP: true, MaxConcurrent: 10, MaxConnections: 10, CallerSecretFile: secret}, time.Now)
+	for target, want := range map[string]string{
+		open:            "close",
+		"/keys/a/b/x":   "close",
+		"/nothing/here": "close",
+	} {
+		if got := ask(s.auth, "GET", target).Header().Get("Connection"); got != want {
+			t.Errorf("%s: Connection: %q, want %q", target, got, want)
+		}
+	}
+	r := httptest.NewRequest("GET", open, nil)
+	r.RequestURI = open
+	r.Header.Set("X-Keywright-Caller", "a-secret-of-more-than-thirty-two-bytes")
+	w := httptest.NewRecorder()
+	s.auth.ServeHTTP(w, r)
+	if got := w.Header().Get("Connection"); got != "" || w.Code != 200 {
+		t.Errorf("with the secret: status %d, Connection: %q", w.Code, got)
+	}
+}
+
 func TestFaultInAHandlerDenies(t *testing.T) {
 	s, out := newOpenServer(t, Options{InsecureHTTP: true}, time.Now)
 	faults := map[string]http.HandlerFunc{

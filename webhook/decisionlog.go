@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -16,8 +17,8 @@ import (
 
 // decisionLog writes a line for each denial, as long as its policy has not
 // too many, for a sample of what is allowed, and for the rest of it at debug
-// level. It never writes tokens,
-// claims or queries; what else a client sent is quoted and cut.
+// level. It never writes tokens, claims or queries; what else a client sent is
+// quoted and cut.
 type decisionLog struct {
 	log *slog.Logger
 	// sample is which part of what is allowed is written, from 0 to 1.
@@ -52,8 +53,8 @@ func newDecisionLog(log *slog.Logger, sample float64) *decisionLog {
 func (l *decisionLog) denialsOf(req *authz.Request, d *authz.Decision) *denials {
 	ref := req.Policy
 	switch {
-	case d.Reason == authz.ReasonPolicyNotFound: // the name is the client's
-		ref = authz.Ref{}
+	case d.Reason == authz.ReasonPolicyNotFound, d.Reason == authz.ReasonNotSynced, d.Reason == authz.ReasonStale:
+		ref = authz.Ref{} // the name is the client's
 	case ref == authz.Ref{}: // none was looked for
 		ref.Name = d.Reason
 	}
@@ -112,7 +113,7 @@ func (l *decisionLog) decided(req authz.Request, d authz.Decision) {
 		attrs = append(attrs, slog.String("path", token.Quote(path)))
 	}
 	switch {
-	case d.Reason == authz.ReasonPolicyNotReady:
+	case d.Reason == authz.ReasonPolicyNotReady && !errors.Is(d.Err, authz.ErrNotLoaded): // which no status knows
 		attrs = append(attrs, slog.String("error", "policy is not ready: its status says why"))
 	case d.Err != nil:
 		attrs = append(attrs, slog.String("error", d.Err.Error()))

@@ -121,7 +121,7 @@ func (f *feed) setPolicy(p *v1alpha1.AccessPolicy) {
 	defer f.policies.Unlock()
 	ref := authz.Ref{Namespace: p.Namespace, Name: p.Name}
 	before, had := f.seen[ref]
-	f.seen[ref] = seenPolicy{uid: p.UID, spec: &p.Spec}
+	f.seen[ref] = seenPolicy{uid: p.UID, spec: p.Spec.DeepCopy()}
 	if had && before.uid == p.UID && equality.Semantic.DeepEqual(before.spec, &p.Spec) {
 		return // only its status or metadata changed
 	}

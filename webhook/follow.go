@@ -31,8 +31,8 @@ func backoff() *wait.Backoff {
 	return &wait.Backoff{Duration: 250 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 10, Cap: 2 * time.Second}
 }
 
-// followers list and watch what the feed needs. They keep no copy: the Store
-// has what counts.
+// followers list and watch what the feed needs. They keep no copy: the feed and
+// the Store have what counts.
 type followers []*toolscache.Reflector
 
 // run goes on until ctx ends.
@@ -143,6 +143,7 @@ func (t *told[P]) Add(object any) error {
 	if !ok {
 		return fmt.Errorf("following objects: unexpected %T", object)
 	}
+	typed.SetManagedFields(nil) // some of it is kept, and this is the larger half
 	t.there[refTo(typed)] = true
 	t.set(typed)
 	return nil

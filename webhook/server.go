@@ -56,6 +56,9 @@ const (
 	maxConnectionAge = 30 * time.Minute
 	// keysetsIdleTimeout is longer than the controller keeps connections for.
 	keysetsIdleTimeout = 2 * time.Minute
+	// firstFetch is how long readiness waits for keys of other issuers: longer
+	// than two documents may take.
+	firstFetch = 15 * time.Second
 	// drainTimeout bounds how long open requests may take at the end.
 	drainTimeout = 10 * time.Second
 )
@@ -109,8 +112,7 @@ func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) 
 		return err
 	}
 	go all.run(background)
-	fetcher := &remote.Fetcher{Store: g.store, Client: &fetch.Client{AllowPrivate: o.AllowPrivateURLs}, Clock: clock, Log: log}
-	go fetcher.Run(background)
+	go g.fetcher.Run(background)
 	return g.serve(ctx, at)
 }
 
@@ -126,6 +128,7 @@ type server struct {
 	store       *authz.Store
 	gate        *authz.Gate
 	feed        *feed
+	fetcher     *remote.Fetcher
 	admission   *admission
 	connections *connections
 	auth        http.Handler
@@ -135,6 +138,8 @@ type server struct {
 	pin         *pin
 	denied      func(authz.Request, authz.Decision)
 	synced      atomic.Bool // latched: it is asked once a decision
+	asked       atomic.Bool // latched, see hasAsked
+	syncedAt    atomic.Int64
 	draining    atomic.Bool
 	drain       time.Duration // drainTimeout
 }
@@ -149,6 +154,7 @@ func newServer(log *slog.Logger, api *contact, callers *callers, o Options, cloc
 		contact: api,
 		store:   store,
 		feed:    newFeed(store, log, clock),
+		fetcher: &remote.Fetcher{Store: store, Client: &fetch.Client{AllowPrivate: o.AllowPrivateURLs}, Clock: clock, Log: log},
 		denied:  newDecisionLog(log, o.LogAllowedSample).decided,
 	}
 	s.gate = authz.NewGate(store, authz.Options{
@@ -211,14 +217,37 @@ func (s *server) stale(now time.Time) bool {
 	return last == 0 || now.Sub(time.Unix(0, last)) > s.options.MaxStaleness
 }
 
+// hasAsked says whether other issuers have been asked for their keys once, so
+// that a new gate refuses none of their tokens. Who does not answer is not
+// waited for longer than firstFetch after the rest was there.
+func (s *server) hasAsked() bool {
+	if s.asked.Load() {
+		return true
+	}
+	now := s.clock()
+	s.syncedAt.CompareAndSwap(0, now.UnixNano())
+	if !s.fetcher.Asked() && now.Sub(time.Unix(0, s.syncedAt.Load())) < firstFetch {
+		return false
+	}
+	s.asked.Store(true)
+	return true
+}
+
 // authHandler looks at the raw target: a mux would clean it and redirect.
 func (s *server) authHandler(decisions, keys http.Handler) http.Handler {
 	return s.goodbye(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := connOf(r.Context())
 		if r.TLS == nil {
-			r.TLS = connOf(r.Context()).tlsState()
+			r.TLS = c.tlsState()
+		}
+		decides := strings.HasPrefix(r.RequestURI, httpauth.Prefix)
+		if c.overLimit() || !decides && s.admission.callers.asked() {
+			// Strangers may fetch keys, and hold none of the connections that
+			// callers need.
+			w.Header().Set("Connection", "close")
 		}
 		switch {
-		case strings.HasPrefix(r.RequestURI, httpauth.Prefix):
+		case decides:
 			decisions.ServeHTTP(w, r)
 		case strings.HasPrefix(r.RequestURI, keysPrefix):
 			keys.ServeHTTP(w, r)
@@ -245,6 +274,8 @@ func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusServiceUnavailable, "shutting down")
 	case !s.feed.hasSynced():
 		answer(w, http.StatusServiceUnavailable, "not synced yet")
+	case !s.hasAsked():
+		answer(w, http.StatusServiceUnavailable, "keys of other issuers are not fetched yet")
 	case s.stale(s.clock()):
 		answer(w, http.StatusServiceUnavailable, "API server not heard for too long")
 	default:
@@ -404,12 +435,14 @@ func (s *server) unread(from string) {
 
 func (s *server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           h,
-		ReadTimeout:       readTimeout,
-		ReadHeaderTimeout: readTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Handler: h,
+		// OPTIONS * is a request like others.
+		DisableGeneralOptionsHandler: true,
+		ReadTimeout:                  readTimeout,
+		ReadHeaderTimeout:            readTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHeaderBytes,
+		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 }
 

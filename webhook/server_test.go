@@ -36,6 +36,7 @@ import (
 	"github.com/keywright/keywright/api/keyset"
 	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/webhook/authz"
+	"github.com/keywright/keywright/webhook/policy"
 )
 
 var start = time.Unix(1_800_000_000, 0)
@@ -457,7 +458,8 @@ func TestMetricsAndDenials(t *testing.T) {
 }
 
 func TestReadiness(t *testing.T) {
-	s, _ := newTestServer(t, Options{}, at(start))
+	now := start
+	s, _ := newTestServer(t, Options{}, func() time.Time { return now })
 	synced := false
 	s.feed.synced = []func() bool{func() bool { return true }, func() bool { return synced }}
 	want := func(path string, status int) {
@@ -469,6 +471,17 @@ func TestReadiness(t *testing.T) {
 	want("/readyz", 503)
 	want("/healthz", 200)
 	synced = true
+	compiled, err := policy.Compile("shop", "orders", &v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{
+		{JWKS: &v1alpha1.JWKSIssuer{URL: "https://keys.example", Issuer: "https://keys.example"}, Audiences: []string{"a"}, Algorithms: []string{"ES256"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.store.SetPolicy(authz.Ref{Namespace: "shop", Name: "orders"}, compiled, nil)
+	want("/readyz", 503) // keys of another issuer are to come
+	now = now.Add(firstFetch)
+	want("/readyz", 200) // and are not waited for any longer
+	now = start
 	want("/readyz", 200)
 	s.draining.Store(true)
 	want("/readyz", 503)

@@ -97,11 +97,16 @@ func (c *Client) Get(ctx context.Context, target string) ([]byte, http.Header, e
 // ErrPrivate says that a URL leads to where only the installation may look.
 var ErrPrivate = errors.New("its address is not public, and the installation does not allow that")
 
-// notPublic are ranges beyond those that netip names (RFC 6890).
+// global is where public IPv6 addresses are (RFC 4291 section 2.4).
+var global = netip.MustParsePrefix("2000::/3")
+
+// notPublic are ranges beyond those that netip names (RFC 6890, IANA's special
+// purpose registries); tunnels among them lead to IPv4 addresses.
 var notPublic = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16"),
+	netip.MustParsePrefix("192.88.99.0/24"),
+	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("3fff::/20"),
 }
 
 func isPublic(address string) bool {
@@ -110,6 +115,6 @@ func isPublic(address string) bool {
 		return false
 	}
 	ip := at.Addr().Unmap()
-	return ip.IsGlobalUnicast() && !ip.IsPrivate() &&
+	return ip.IsGlobalUnicast() && !ip.IsPrivate() && (ip.Is4() || global.Contains(ip)) &&
 		!slices.ContainsFunc(notPublic, func(p netip.Prefix) bool { return p.Contains(ip) })
 }

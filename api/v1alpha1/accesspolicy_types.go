@@ -81,6 +81,7 @@ type AccessPolicySpec struct {
 	// without credentials. Deny treats it like any other. Allow lets it pass
 	// without a token where the request that it announces could pass with one:
 	// the rule is the one for the announced method, and access: Denied denies.
+	// Rules that name OPTIONS are not asked about preflights then.
 	// +kubebuilder:validation:Enum=Deny;Allow
 	// +kubebuilder:default=Deny
 	// +optional

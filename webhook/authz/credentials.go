@@ -194,9 +194,10 @@ func inCookies(name string, lines []string) (string, error) {
 }
 
 // inQuery finds a parameter's value, as it came: a token needs no encoding, and
-// one that has any is malformed. The name is found in any spelling, and behind
-// ';' too, where some servers begin a parameter: the application must not read
-// another token than the one that is judged.
+// one that has any is malformed. Beside it there must be no second parameter
+// that some server reads by this name (see queryName), also not behind ';',
+// where some begin one: the application must not read another token than the
+// one that is judged.
 func inQuery(name, query string) (string, error) {
 	var found string
 	n := 0
@@ -208,21 +209,33 @@ func inQuery(name, query string) (string, error) {
 			pair, query = query, ""
 		}
 		key, value, _ := strings.Cut(pair, "=")
-		if key != name {
-			if strings.IndexByte(key, '%') < 0 {
-				continue
-			}
-			if decoded, err := url.QueryUnescape(key); err != nil || decoded != name {
-				continue
-			}
+		decoded, err := url.QueryUnescape(key)
+		if err != nil {
+			decoded = key
 		}
-		found = value
-		n++
+		switch {
+		case decoded == name:
+			found = value
+			n++
+		case strings.EqualFold(queryName(decoded), queryName(name)):
+			n++
+		}
 	}
 	if n > 1 {
 		return "", ErrSeveralCredentials
 	}
 	return found, nil
+}
+
+// queryName is what a name of a parameter becomes where servers are loose:
+// without blanks before it, without what follows '[' (PHP, Rails) or NUL, and
+// with '_' for '.' and blanks (PHP). Others do not look at case (ASP.NET).
+func queryName(name string) string {
+	name = strings.TrimLeft(name, " ")
+	if end := strings.IndexAny(name, "[\x00"); end >= 0 {
+		name = name[:end]
+	}
+	return strings.NewReplacer(".", "_", " ", "_").Replace(name)
 }
 
 // inSubprotocols finds the token behind a prefix in a list of subprotocols,

@@ -153,7 +153,7 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time, steps *trace.Trace)
 	var claims token.Claims
 	access := rule.Access()
 	steps.Yes("access", string(access), "")
-	if preflight && access == v1alpha1.AccessAuthenticated {
+	if preflight && access == v1alpha1.AccessAuthenticated && policy.IsMethod(asked.Method) {
 		steps.Yes("preflight", "", "needs no token, as the policy allows preflights")
 		access = v1alpha1.AccessAnonymous // browsers send no credentials with it
 	}

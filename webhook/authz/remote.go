@@ -56,6 +56,8 @@ type remote struct {
 	keys   []RemoteKey
 	// sets of keys by the algorithms that policies allow.
 	sets map[string]*keyset.Set
+	// made are the keys in sets, by algorithm and ID: one key is one object.
+	made map[string]*keyset.Key
 	// wanted says that a token named a key that is not there.
 	wanted *atomic.Bool
 }
@@ -63,6 +65,7 @@ type remote struct {
 // set gives the keys that are used with these algorithms. Each is used with
 // one: that which it names, or the only one that fits. Others are left out.
 func (r *remote) set(algorithms []string) *keyset.Set {
+	algorithms = slices.Sorted(slices.Values(algorithms))
 	name := strings.Join(algorithms, " ")
 	if set, ok := r.sets[name]; ok {
 		return set
@@ -79,10 +82,14 @@ func (r *remote) set(algorithms []string) *keyset.Set {
 		if len(fitting) != 1 {
 			continue
 		}
-		keys = append(keys, &keyset.Key{
-			ID: k.ID, Algorithm: fitting[0], Public: k.Public, Issuer: r.origin.Issuer,
-			MaxTokenTTL: math.MaxInt64, Leeway: remoteLeeway,
-		})
+		made := string(fitting[0]) + " " + k.ID
+		if r.made[made] == nil {
+			r.made[made] = &keyset.Key{
+				ID: k.ID, Algorithm: fitting[0], Public: k.Public, Issuer: r.origin.Issuer,
+				MaxTokenTTL: math.MaxInt64, Leeway: remoteLeeway,
+			}
+		}
+		keys = append(keys, r.made[made])
 	}
 	set, err := keyset.NewSet(keys...)
 	if err != nil { // two keys with one ID: nothing says which of them is meant
@@ -93,13 +100,29 @@ func (r *remote) set(algorithms []string) *keyset.Set {
 }
 
 // Origins lists those that policies name, and for each whether a token named a
-// key that it does not have, since the last time that was asked.
+// key that it does not have, since the last time that was asked. What nobody
+// names any more is forgotten here alone, so that the Store and who fetches
+// forget the same: a policy may be gone and come back in between.
 func (s *Store) Origins() map[Origin]bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	maps.DeleteFunc(s.remotes, func(_ Origin, r *remote) bool { return len(r.users) == 0 })
 	out := make(map[Origin]bool, len(s.remotes))
 	for origin, r := range s.remotes {
 		out[origin] = r.wanted.Swap(false)
+	}
+	return out
+}
+
+// AllOrigins lists those that policies name.
+func (s *Store) AllOrigins() []Origin {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Origin
+	for origin, r := range s.remotes {
+		if len(r.users) > 0 {
+			out = append(out, origin)
+		}
 	}
 	return out
 }
@@ -121,9 +144,11 @@ func (s *Store) OriginsLoaded() (loaded, missing int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.remotes {
-		if r.loaded {
+		switch {
+		case len(r.users) == 0:
+		case r.loaded:
 			loaded++
-		} else {
+		default:
 			missing++
 		}
 	}
@@ -139,7 +164,7 @@ func (s *Store) SetOrigin(origin Origin, loaded bool, keys []RemoteKey) {
 	if !ok || r.loaded == loaded && slices.EqualFunc(r.keys, keys, sameRemoteKey) {
 		return // what is remembered of tokens stays with the keys
 	}
-	r.loaded, r.keys, r.sets = loaded, keys, map[string]*keyset.Set{}
+	r.loaded, r.keys, r.sets, r.made = loaded, keys, map[string]*keyset.Set{}, map[string]*keyset.Key{}
 	s.publish(s.now.Load().keys, r.users, nil)
 }
 
@@ -152,7 +177,7 @@ func sameRemoteKey(a, b RemoteKey) bool {
 func (s *Store) use(origin Origin, by Ref) {
 	r, ok := s.remotes[origin]
 	if !ok {
-		r = &remote{origin: origin, users: map[Ref]bool{}, sets: map[string]*keyset.Set{}, wanted: &atomic.Bool{}}
+		r = &remote{origin: origin, users: map[Ref]bool{}, sets: map[string]*keyset.Set{}, made: map[string]*keyset.Key{}, wanted: &atomic.Bool{}}
 		s.remotes[origin] = r
 		s.wake()
 	}
@@ -164,9 +189,4 @@ func (s *Store) leave(origin Origin, by Ref) {
 	if r, ok := s.remotes[origin]; ok {
 		delete(r.users, by)
 	}
-}
-
-// forget forgets what nobody names.
-func (s *Store) forget() {
-	maps.DeleteFunc(s.remotes, func(_ Origin, r *remote) bool { return len(r.users) == 0 })
 }

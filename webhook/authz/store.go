@@ -144,8 +144,6 @@ func (s *Store) SetPolicy(ref Ref, p *policy.Policy, compileErr error) {
 	now := s.now.Load()
 	old, had := now.policies.get(ref)
 	if had {
-		// What both name is not forgotten in between.
-		defer s.forget()
 		s.unlink(old)
 	}
 	e := &entry{ref: ref, policy: p, realm: ref.Name, wake: s.wake}
@@ -169,6 +167,10 @@ func (s *Store) SetPolicy(ref Ref, p *policy.Policy, compileErr error) {
 	s.publish(now.keys, nil, map[Ref]*entry{ref: e})
 }
 
+// ErrNotLoaded says that a policy denies because the keys of an issuer of others
+// are not there.
+var ErrNotLoaded = errors.New("the keys of an issuer are not loaded")
+
 var errNoPolicy = errors.New("does not compile")
 
 // DeletePolicy takes a policy away.
@@ -181,7 +183,6 @@ func (s *Store) DeletePolicy(ref Ref) {
 		return
 	}
 	s.unlink(old)
-	s.forget()
 	s.now.Store(&snapshot{keys: now.keys, policies: now.policies.with(map[Ref]**entry{ref: nil})})
 }
 
@@ -239,7 +240,7 @@ func (s *Store) resolve(e *entry, keys *table[*Keys]) *entry {
 			r := s.remotes[origin]
 			if r == nil || !r.loaded {
 				next.issuers = nil
-				next.notReady = fmt.Errorf("issuers[%d]: the keys of %s are not loaded", i, origin.URL)
+				next.notReady = fmt.Errorf("issuers[%d]: %w: %s", i, ErrNotLoaded, origin.URL)
 				return &next
 			}
 			next.issuers = append(next.issuers, issuer{

@@ -17,8 +17,9 @@ const EnvoyPrefix = "/auth/envoy/"
 // as Envoy routes them. No header says anything, and a body, which the filter
 // sends when it is told to, is not read.
 //
-// The name of the policy ends at the first slash behind it, so no path of a
-// client can change it. Without such a slash the target is not known.
+// The name of the policy ends at the first slash behind it. A path that begins
+// with a slash, as Envoy demands of clients, cannot change it. Without such a
+// slash the target is not known.
 func Envoy(r *http.Request) authz.Request {
 	rest, ok := strings.CutPrefix(r.RequestURI, EnvoyPrefix)
 	if !ok {

@@ -358,7 +358,7 @@ func compileRule(at *field.Path, rule *v1alpha1.Rule, normalize bool, faults fie
 func compileMatch(at *field.Path, spec *v1alpha1.Match, normalize bool, faults field.ErrorList) (match, field.ErrorList) {
 	var m match
 	for i, method := range spec.Methods {
-		if !isMethod(method) {
+		if !IsMethod(method) {
 			faults = append(faults, field.Invalid(at.Child("methods").Index(i), method,
 				"write methods in capitals, such as GET"))
 		}

@@ -92,16 +92,16 @@ func lacking(req *Request, looksAt aspect, normalize bool) *Denial {
 		return ErrPathAmbiguous
 	case looksAt&aspectHost != 0 && !req.HasHost:
 		return ErrHostUnknown
-	case looksAt&aspectMethod != 0 && !isMethod(req.Method):
+	case looksAt&aspectMethod != 0 && !IsMethod(req.Method):
 		return ErrMethodUnknown
 	}
 	return nil
 }
 
-// isMethod says whether a rule could name this method. Methods are case
+// IsMethod says whether a rule could name this method. Methods are case
 // sensitive (RFC 9110 section 9.1), but not every server agrees: "delete"
 // must not slip past a rule for DELETE to one behind it.
-func isMethod(s string) bool {
+func IsMethod(s string) bool {
 	if s == "" || s[0] == '-' {
 		return false
 	}

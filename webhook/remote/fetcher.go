@@ -28,7 +28,8 @@ const (
 	// EarlyInterval is the least time between two fetches when tokens name
 	// keys that are not there.
 	EarlyInterval = 30 * time.Second
-	// RetryInterval is after the first failure, and doubles to MinInterval.
+	// RetryInterval is after the first failure, and doubles: to MinInterval
+	// while keys that were loaded count, else to MaxInterval.
 	RetryInterval = 5 * time.Second
 	// MaxStale is how long the keys of a source count that fails.
 	MaxStale = time.Hour
@@ -37,7 +38,9 @@ const (
 // leastPause is between two rounds.
 const leastPause = time.Second
 
-// atOnce is how many sources are asked at the same time.
+// atOnce is how many sources are asked at the same time: of those that answered
+// last time, and as many of all others. So whoever names sources that hang
+// delays no good one.
 const atOnce = 16
 
 // Getter gets a document that is answered with 200; see fetch.Client.
@@ -52,20 +55,35 @@ type Fetcher struct {
 	Clock  func() time.Time
 	Log    *slog.Logger
 
+	begin    sync.Once
+	good     chan struct{} // slots
+	doubtful chan struct{}
+	ended    chan struct{} // told when a fetch has ended
+
+	mu      sync.Mutex
 	sources map[authz.Origin]*source
 }
 
-// source is what is known of an origin between two fetches.
+// source is what is known of an origin. next is not known while it is busy.
 type source struct {
 	next, asked, good time.Time
 	failures          int
-	wanted            bool
+	wanted, busy      bool
+}
+
+func (f *Fetcher) prepare() {
+	f.begin.Do(func() {
+		f.sources = map[authz.Origin]*source{}
+		f.good, f.doubtful = make(chan struct{}, atOnce), make(chan struct{}, atOnce)
+		f.ended = make(chan struct{}, 1)
+	})
 }
 
 // Run fetches until ctx ends.
 func (f *Fetcher) Run(ctx context.Context) {
+	f.prepare()
 	for {
-		next := f.Round(ctx)
+		next, _ := f.start(ctx)
 		// A flood of unknown key IDs wakes it no more often than this.
 		if !sleep(ctx, leastPause) {
 			return
@@ -76,10 +94,25 @@ func (f *Fetcher) Run(ctx context.Context) {
 			timer.Stop()
 			return
 		case <-timer.C:
+		case <-f.ended:
 		case <-f.Store.Wanted():
-			timer.Stop()
+		}
+		timer.Stop()
+	}
+}
+
+// Asked says whether each origin that policies name has been asked once, with
+// whatever success.
+func (f *Fetcher) Asked() bool {
+	f.prepare()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, origin := range f.Store.AllOrigins() {
+		if s, ok := f.sources[origin]; !ok || s.good.IsZero() && s.failures == 0 {
+			return false
 		}
 	}
+	return true
 }
 
 // sleep says whether ctx still goes on after d.
@@ -97,25 +130,38 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // Round fetches what is due, waits for it, and says when it is to be called
 // again at the latest.
 func (f *Fetcher) Round(ctx context.Context) (next time.Time) {
+	f.prepare()
+	_, fetches := f.start(ctx)
+	fetches.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.next()
+}
+
+// start begins to fetch what is due, and says when to look again unless a fetch
+// ends before.
+func (f *Fetcher) start(ctx context.Context) (next time.Time, fetches *sync.WaitGroup) {
 	now := f.Clock()
-	if f.sources == nil {
-		f.sources = map[authz.Origin]*source{}
-	}
 	origins := f.Store.Origins()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for origin := range f.sources {
 		if _, named := origins[origin]; !named {
 			delete(f.sources, origin)
 		}
 	}
-	var wait sync.WaitGroup
-	slots := make(chan struct{}, atOnce)
+	fetches = &sync.WaitGroup{}
 	for origin, wanted := range origins {
 		s, known := f.sources[origin]
 		if !known {
 			s = &source{next: now}
 			f.sources[origin] = s
 		}
-		if s.wanted = s.wanted || wanted; s.wanted && !s.asked.IsZero() {
+		s.wanted = s.wanted || wanted
+		if s.busy {
+			continue
+		}
+		if s.wanted && !s.asked.IsZero() {
 			if early := s.asked.Add(EarlyInterval); early.Before(s.next) {
 				s.next = early
 			}
@@ -123,16 +169,29 @@ func (f *Fetcher) Round(ctx context.Context) (next time.Time) {
 		if now.Before(s.next) {
 			continue
 		}
-		wait.Go(func() {
+		slots := f.doubtful
+		if !s.good.IsZero() && s.failures == 0 {
+			slots = f.good
+		}
+		s.busy = true
+		fetches.Go(func() {
 			slots <- struct{}{}
-			defer func() { <-slots }()
-			f.refresh(ctx, origin, s, now)
+			f.refresh(ctx, origin, s)
+			<-slots
+			select {
+			case f.ended <- struct{}{}:
+			default: // it is told already
+			}
 		})
 	}
-	wait.Wait()
-	next = now.Add(MaxInterval)
+	return f.next(), fetches
+}
+
+// next is when something is due, of what is not being fetched.
+func (f *Fetcher) next() time.Time {
+	next := f.Clock().Add(MaxInterval)
 	for _, s := range f.sources {
-		if s.next.Before(next) {
+		if !s.busy && s.next.Before(next) {
 			next = s.next
 		}
 	}
@@ -140,23 +199,31 @@ func (f *Fetcher) Round(ctx context.Context) (next time.Time) {
 }
 
 // refresh fetches one origin and says when to do so again.
-func (f *Fetcher) refresh(ctx context.Context, origin authz.Origin, s *source, now time.Time) {
+func (f *Fetcher) refresh(ctx context.Context, origin authz.Origin, s *source) {
+	f.mu.Lock()
+	now := f.Clock()
 	s.asked, s.wanted = now, false
+	f.mu.Unlock()
 	keys, maxAge, err := f.fetch(ctx, origin)
-	if ctx.Err() != nil {
-		return
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.busy = false
+	if ctx.Err() != nil || f.sources[origin] != s {
+		return // nobody names it any more
 	}
 	if err != nil {
 		s.failures++
-		pause := MinInterval
-		if s.failures < 5 {
-			pause = min(RetryInterval<<(s.failures-1), MinInterval)
-		}
-		s.next = now.Add(jitter(pause))
 		stale := s.good.IsZero() || now.Sub(s.good) >= MaxStale
+		longest := MinInterval
 		if stale {
+			longest = MaxInterval
 			f.Store.SetOrigin(origin, false, nil)
 		}
+		pause := longest
+		if s.failures < 10 { // far beyond either
+			pause = min(RetryInterval<<(s.failures-1), longest)
+		}
+		s.next = now.Add(jitter(pause))
 		f.Log.Warn("keys of an issuer could not be fetched", "url", origin.URL, "issuer", origin.Issuer, "error", err.Error(), "denied", stale)
 		return
 	}

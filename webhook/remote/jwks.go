@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/keywright/keywright/api/keyset"
 	"github.com/keywright/keywright/webhook/authz"
@@ -18,7 +19,7 @@ const (
 // Parse reads a JWK Set (RFC 7517 section 5). Keys that cannot be read or are
 // not for signatures are left out one by one, and so are all keys of an ID that
 // two have: nothing says which one a token means. Members that nobody knows
-// are ignored.
+// are ignored, and so is the order.
 func Parse(raw []byte) ([]authz.RemoteKey, error) {
 	var doc struct {
 		Keys *[]json.RawMessage `json:"keys"`
@@ -42,15 +43,17 @@ func Parse(raw []byte) ([]authz.RemoteKey, error) {
 		if json.Unmarshal(one, &jwk) != nil || jwk.Kid == "" || len(jwk.Kid) > maxKeyID {
 			continue
 		}
-		count[jwk.Kid]++
 		if jwk.Use != nil && *jwk.Use != "sig" || jwk.KeyOps != nil && !slices.Contains(jwk.KeyOps, "verify") {
-			continue
+			continue // no rival of one that is for signatures
 		}
+		count[jwk.Kid]++
 		pub, err := jwk.PublicKey()
 		if err != nil {
 			continue
 		}
 		out = append(out, authz.RemoteKey{ID: jwk.Kid, Algorithm: keyset.Algorithm(jwk.Alg), Public: pub})
 	}
-	return slices.DeleteFunc(out, func(k authz.RemoteKey) bool { return count[k.ID] > 1 }), nil
+	out = slices.DeleteFunc(out, func(k authz.RemoteKey) bool { return count[k.ID] > 1 })
+	slices.SortFunc(out, func(a, b authz.RemoteKey) int { return strings.Compare(a.ID, b.ID) })
+	return out, nil
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -341,6 +342,104 @@ func TestPoliciesShareASource(t *testing.T) {
 	}
 }
 
+func TestAPolicyThatComesBackFindsItsKeys(t *testing.T) {
+	a, s := newSigner(t, "a"), newSite(t)
+	s.shows(set(t, a))
+	for what, breaks := range map[string]func(*world){
+		"broken and mended":   func(w *world) { w.store.SetPolicy(w.policy, nil, errors.New("a typo")) },
+		"deleted and created": func(w *world) { w.store.DeletePolicy(w.policy) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t, s)
+			w.set(oidc(s))
+			w.round()
+			w.want(a.token(t, s.URL), "")
+			breaks(w)
+			if loaded, missing := w.store.OriginsLoaded(); loaded+missing != 0 {
+				t.Error("what nobody names is counted")
+			}
+			w.set(oidc(s))
+			w.want(a.token(t, s.URL), "")
+
+			// The same with a look at what is named in between.
+			breaks(w)
+			w.round()
+			w.set(oidc(s))
+			w.want(a.token(t, s.URL), "policy_not_ready")
+			w.round()
+			w.want(a.token(t, s.URL), "")
+		})
+	}
+}
+
+// hanging answers nothing until it is let go.
+type hanging struct {
+	remote.Getter
+	at   string
+	hung chan struct{}
+	free chan struct{}
+}
+
+// Get hangs at one place.
+func (h *hanging) Get(ctx context.Context, target string) ([]byte, http.Header, error) {
+	if strings.HasPrefix(target, h.at) {
+		h.hung <- struct{}{}
+		<-h.free
+	}
+	return h.Getter.Get(ctx, target)
+}
+
+func TestASourceThatHangsDelaysNoOther(t *testing.T) {
+	a, good, bad := newSigner(t, "a"), newSite(t), newSite(t)
+	good.shows(set(t, a))
+	bad.shows(set(t, a))
+	w := newWorld(t, good, bad)
+	w.set(oidc(good))
+	w.round()
+	if !w.fetcher.Asked() {
+		t.Error("not all are asked after a round")
+	}
+	w.policy.Name = "second"
+	var hang []v1alpha1.TokenIssuerRef
+	for i := range 16 {
+		hang = append(hang, jwks(bad, fmt.Sprintf("https://issuer-%d.example", i)))
+	}
+	w.set(hang...)
+	if w.fetcher.Asked() {
+		t.Error("a new source counts as asked")
+	}
+	h := &hanging{Getter: w.fetcher.Client, at: bad.URL, hung: make(chan struct{}, 16), free: make(chan struct{})}
+	w.fetcher.Client = h
+	done := make(chan struct{})
+	go func() { defer close(done); w.round() }()
+	for range 16 {
+		<-h.hung
+	}
+	w.policy.Name = "orders"
+	before := good.asked.Load()
+	w.now = w.now.Add(2 * remote.MaxInterval)
+	w.round() // waits for none of those
+	if good.asked.Load() == before {
+		t.Error("the good source is not asked while others hang")
+	}
+	close(h.free)
+	<-done
+	if !w.fetcher.Asked() {
+		t.Error("not all are asked at the end")
+	}
+}
+
+func TestOneKeyIsOneObject(t *testing.T) {
+	a, s := newSigner(t, "a"), newSite(t)
+	s.shows(set(t, a))
+	w := newWorld(t, s)
+	other := oidc(s)
+	other.Algorithms, other.Audiences = []string{"RS256", "ES256"}, []string{"another"}
+	w.set(other, oidc(s))
+	w.round()
+	w.want(a.token(t, s.URL), "")
+}
+
 func TestCacheControlIsHonouredWithinBounds(t *testing.T) {
 	a := newSigner(t, "a")
 	for control, want := range map[string]time.Duration{
@@ -437,6 +536,20 @@ func TestParse(t *testing.T) {
 		keys, err := remote.Parse([]byte(set(t, a, newSigner(t, "b"), newSigner(t, "a"))))
 		if err != nil || len(keys) != 1 || keys[0].ID != "b" {
 			t.Errorf("%v, %v, want the other alone", keys, err)
+		}
+	})
+	t.Run("a key for encryption is no rival", func(t *testing.T) {
+		keys, err := remote.Parse([]byte(`{"keys":[` + strings.Replace(good, `"use":"sig"`, `"use":"enc"`, 1) + `,` + good + `]}`))
+		if err != nil || len(keys) != 1 {
+			t.Errorf("%v, %v, want the one for signatures", keys, err)
+		}
+	})
+	t.Run("the order does not matter", func(t *testing.T) {
+		b := newSigner(t, "b")
+		one, err := remote.Parse([]byte(set(t, a, b)))
+		two, err2 := remote.Parse([]byte(set(t, b, a)))
+		if err != nil || err2 != nil || one[0].ID != two[0].ID || one[1].ID != two[1].ID {
+			t.Errorf("%v and %v, want the same", one, two)
 		}
 	})
 	t.Run("too many keys", func(t *testing.T) {
