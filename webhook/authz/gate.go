@@ -239,7 +239,7 @@ func (e *entry) cacheFor(t *token.Token, now time.Time) time.Duration {
 // request gives what the policy looks at. What is not known or cannot be read
 // is left out, which denies once a rule looks at it; unreadable says why.
 func (e *entry) request(req *Request, steps *trace.Trace) (asked policy.Request, unreadable error) {
-	asked.Trace = steps
+	asked.Trace, asked.Header = steps, req.Header
 	if req.HasMethod && e.policy.NeedsMethod() {
 		asked.Method = req.Method
 		if steps.On() {
