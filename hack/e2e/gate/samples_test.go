@@ -90,8 +90,8 @@ var samples = map[string][]ask{
 		{status: 401, want: map[string]string{"X-Keywright-Reason": "no_credentials"}},
 		{header: []string{"Authorization: Bearer {plain}"}, status: 200, want: map[string]string{"X-Keywright-Reason": ""}},
 	},
-	// Nobody is there: it denies, and others go on. See webhook/remote for what
-	// it does once keys are loaded.
+	// Nobody is there: it denies, and others go on. TestKeysOfOtherIssuers has
+	// issuers that are.
 	"accesspolicy-oidc.yaml": {
 		{header: []string{"Authorization: Bearer {plain}"}, status: 403},
 	},
