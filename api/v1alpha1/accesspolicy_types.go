@@ -465,7 +465,12 @@ type ClaimRequirement struct {
 // Expression is a CEL expression over claims and request that must be true.
 type Expression struct {
 	// cel over claims (the token's claims) and request (method, host, path,
-	// query). It must give a truth value.
+	// query, headers). It must give a truth value. Headers are asked for by a
+	// constant name in lower case: request.headers['x-tenant'], or
+	// 'x-tenant' in request.headers. One that came more than once denies, and
+	// those with tokens (Authorization, Cookie, Sec-WebSocket-Protocol and the
+	// policy's own credentials) cannot be asked for. A header is what the
+	// client says unless the proxy overwrites it.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096
 	CEL string `json:"cel"`
@@ -499,7 +504,8 @@ type IdentityHeader struct {
 	// +kubebuilder:validation:MaxLength=256
 	// +optional
 	Claim string `json:"claim,omitempty"`
-	// cel over claims and request that gives a text.
+	// cel over claims and request that gives a text, as in rules. It is sent
+	// empty when a claim or a header that it asks for is absent.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096
 	// +optional

@@ -56,8 +56,9 @@ type Request struct {
 	// Host is the one that the request was routed by.
 	Host    string
 	HasHost bool
-	// Header holds the fields in which credentials may be, and those of a
-	// preflight, with all their lines, under the names that textproto.CanonicalMIMEHeaderKey gives.
+	// Header holds the fields in which credentials may be, those of a preflight
+	// and those that expressions ask for, with all their lines, under the names
+	// that textproto.CanonicalMIMEHeaderKey gives.
 	Header map[string][]string
 }
 

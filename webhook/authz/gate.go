@@ -139,13 +139,11 @@ func (g *Gate) denyFault(fault any, steps *trace.Trace) Decision {
 }
 
 func (g *Gate) decide(e *entry, req *Request, now time.Time, steps *trace.Trace) Decision {
-	asked, unreadable := e.request(req, steps)
+	asked, cannot := e.request(req, steps)
 	preflight := e.policy.AllowsPreflight() && announced(req, &asked)
 	rule, err := e.policy.Select(&asked)
 	if err != nil {
-		if unreadable != nil && (errors.Is(err, policy.ErrPathUnknown) || errors.Is(err, policy.ErrHostUnknown)) {
-			err = unreadable // says why it is unknown
-		}
+		err = cannot.why(err)
 		return deny(StatusForbidden, reasonOf(err), err)
 	}
 	d := Decision{Rule: rule.Name()}
@@ -162,9 +160,7 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time, steps *trace.Trace)
 	case v1alpha1.AccessAuthenticated:
 		raw, err := find(e.credentials, req.Header, &asked)
 		if errors.Is(err, policy.ErrPathUnknown) {
-			if unreadable != nil {
-				err = unreadable
-			}
+			err = cannot.why(err)
 			d.Status, d.Reason, d.Err = StatusForbidden, reasonOf(err), err
 			return d
 		}
@@ -180,7 +176,7 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time, steps *trace.Trace)
 			refused.KeyID = d.KeyID
 			return refused
 		}
-		if err := rule.Evaluate(t.Claims, &asked); err != nil {
+		if err := cannot.why(rule.Evaluate(t.Claims, &asked)); err != nil {
 			d.Status, d.Reason, d.Err = StatusForbidden, reasonOf(err), err
 			d.Challenge, d.Realm = insufficient(err), e.realm
 			if errors.Is(err, policy.ErrInsufficientScope) {
@@ -199,7 +195,7 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time, steps *trace.Trace)
 	}
 
 	headers, err := e.policy.IdentityHeaders(claims, &asked)
-	if err != nil {
+	if err = cannot.why(err); err != nil {
 		d.Status, d.Reason, d.Err = StatusForbidden, reasonOf(err), err
 		d.CacheFor, d.Vary = 0, ""
 		return d
@@ -237,9 +233,9 @@ func (e *entry) cacheFor(t *token.Token, now time.Time) time.Duration {
 }
 
 // request gives what the policy looks at. What is not known or cannot be read
-// is left out, which denies once a rule looks at it; unreadable says why.
-func (e *entry) request(req *Request, steps *trace.Trace) (asked policy.Request, unreadable error) {
-	asked.Trace = steps
+// is left out, which denies once a rule looks at it.
+func (e *entry) request(req *Request, steps *trace.Trace) (asked policy.Request, cannot unreadable) {
+	asked.Trace, asked.Header = steps, req.Header
 	if req.HasMethod && e.policy.NeedsMethod() {
 		asked.Method = req.Method
 		if steps.On() {
@@ -254,7 +250,7 @@ func (e *entry) request(req *Request, steps *trace.Trace) (asked policy.Request,
 				steps.Yes("path", "", token.Quote(path))
 			}
 		} else {
-			unreadable = steps.Fault("path", "", err)
+			cannot.path = steps.Fault("path", "", err)
 		}
 	}
 	if req.HasHost && e.policy.NeedsHost() {
@@ -264,11 +260,26 @@ func (e *entry) request(req *Request, steps *trace.Trace) (asked policy.Request,
 			if steps.On() {
 				steps.Yes("host", "", token.Quote(host))
 			}
-		} else if err = steps.Fault("host", "", err); unreadable == nil {
-			unreadable = err
+		} else {
+			cannot.host = steps.Fault("host", "", err)
 		}
 	}
-	return asked, unreadable
+	return asked, cannot
+}
+
+// unreadable says of what a caller told why it cannot be read.
+type unreadable struct{ path, host error }
+
+// why gives the reason behind a denial for what is not known, and any other as
+// it is.
+func (u *unreadable) why(err error) error {
+	switch {
+	case u.path != nil && errors.Is(err, policy.ErrPathUnknown):
+		return u.path
+	case u.host != nil && errors.Is(err, policy.ErrHostUnknown):
+		return u.host
+	}
+	return err
 }
 
 // insufficient says whether another token could meet the rule.

@@ -112,6 +112,12 @@ func Compile(namespace, name string, spec *v1alpha1.AccessPolicySpec) (*Policy, 
 			p.looksAt |= aspectQuery
 		}
 	}
+	withTokens := map[string]bool{}
+	for i := range p.credentials {
+		if h := p.credentials[i].Header; h != nil {
+			withTokens[strings.ToLower(string(h.Name))] = true
+		}
+	}
 	p.issuers, faults = compileIssuers(at.Child("issuers"), namespace, spec.Issuers, faults)
 	p.revoked, faults = compileRevoked(at.Child("revokedTokens"), spec.RevokedTokens, faults)
 
@@ -127,7 +133,7 @@ func Compile(namespace, name string, spec *v1alpha1.AccessPolicySpec) (*Policy, 
 		}
 		names[rule.Name] = true
 		var r Rule
-		r, faults = compileRule(path, rule, p.normalize, faults)
+		r, faults = compileRule(path, rule, p.normalize, withTokens, faults)
 		p.rules = append(p.rules, r)
 		p.looksAt |= r.looksAt | r.expressionsLooksAt
 	}
@@ -136,7 +142,7 @@ func Compile(namespace, name string, spec *v1alpha1.AccessPolicySpec) (*Policy, 
 	}
 
 	if spec.Identity != nil && len(faults) <= maxFaults {
-		p.identity, faults = compileIdentity(at.Child("identity", "headers"), spec.Identity.Headers, faults)
+		p.identity, faults = compileIdentity(at.Child("identity", "headers"), spec.Identity.Headers, withTokens, faults)
 	}
 	for i := range p.identity {
 		if e := p.identity[i].expr; e != nil {
@@ -170,7 +176,7 @@ func (p *Policy) checkCacheFor(at *field.Path) field.ErrorList {
 	case p.ruleCount > 0:
 		return field.ErrorList{field.Forbidden(at, "it goes with a policy without rules only: proxies keep one answer for all paths and methods")}
 	case p.looksAt != 0:
-		return field.ErrorList{field.Forbidden(at, "a credential or an identity header looks at the request's method, host, path or query: proxies keep one answer for all of them")}
+		return field.ErrorList{field.Forbidden(at, "a credential or an identity header looks at the request's method, host, path, query or headers: proxies keep one answer for all of them")}
 	}
 	return nil
 }
@@ -292,7 +298,7 @@ func checkRemote(at *field.Path, issuer *v1alpha1.TokenIssuerRef) (faults field.
 	return faults
 }
 
-func compileRule(at *field.Path, rule *v1alpha1.Rule, normalize bool, faults field.ErrorList) (Rule, field.ErrorList) {
+func compileRule(at *field.Path, rule *v1alpha1.Rule, normalize bool, withTokens map[string]bool, faults field.ErrorList) (Rule, field.ErrorList) {
 	r := Rule{name: rule.Name, access: rule.Access, normalize: normalize}
 	if r.name == "" {
 		faults = append(faults, field.Required(at.Child("name"), "name the rule"))
@@ -344,13 +350,14 @@ func compileRule(at *field.Path, rule *v1alpha1.Rule, normalize bool, faults fie
 	}
 	for i := range rule.Require.Expressions {
 		one := &rule.Require.Expressions[i]
-		e, fault := compileExpression(require.Child("expressions").Index(i).Child("cel"), one.CEL, cel.BoolType)
+		e, fault := compileExpression(require.Child("expressions").Index(i).Child("cel"), one.CEL, cel.BoolType, withTokens)
 		if fault != nil {
 			faults = append(faults, fault)
 		}
 		e.message = one.Message
 		r.expressions = append(r.expressions, e)
 		r.expressionsLooksAt |= e.looksAt
+		r.expressionsHeaders = append(r.expressionsHeaders, e.headers...)
 	}
 	return r, faults
 }
@@ -429,7 +436,7 @@ func compileClaim(at *field.Path, spec *v1alpha1.ClaimRequirement) (claimTest, *
 	return test, nil
 }
 
-func compileIdentity(at *field.Path, headers []v1alpha1.IdentityHeader, faults field.ErrorList) ([]identityHeader, field.ErrorList) {
+func compileIdentity(at *field.Path, headers []v1alpha1.IdentityHeader, withTokens map[string]bool, faults field.ErrorList) ([]identityHeader, field.ErrorList) {
 	var compiled []identityHeader
 	seen := map[string]bool{}
 	for i := range headers {
@@ -450,7 +457,7 @@ func compileIdentity(at *field.Path, headers []v1alpha1.IdentityHeader, faults f
 		case (spec.Claim != "") == (spec.CEL != ""):
 			faults = append(faults, field.Required(path, "set exactly one of claim and cel"))
 		case spec.CEL != "":
-			e, fault := compileExpression(path.Child("cel"), spec.CEL, cel.StringType)
+			e, fault := compileExpression(path.Child("cel"), spec.CEL, cel.StringType, withTokens)
 			if fault != nil {
 				faults = append(faults, fault)
 			}

@@ -162,14 +162,14 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 			want: []string{"spec.decisionCache: Forbidden: it goes with a policy without rules only"}},
 		"answers kept for a token in the query": {
 			spec: v1alpha1.AccessPolicySpec{DecisionCache: v1alpha1.Duration{Duration: time.Second}, Credentials: []v1alpha1.Credential{{Query: &v1alpha1.QueryCredential{Name: "t"}}}},
-			want: []string{"spec.decisionCache: Forbidden: ", "looks at the request's method, host, path or query"}},
+			want: []string{"spec.decisionCache: Forbidden: ", "looks at the request's method, host, path, query or headers"}},
 		"answers kept with identity from the path": {
 			spec: func() v1alpha1.AccessPolicySpec {
 				spec := headerCEL("request.path")
 				spec.DecisionCache.Duration = time.Second
 				return spec
 			}(),
-			want: []string{"spec.decisionCache: Forbidden: ", "looks at the request's method, host, path or query"}},
+			want: []string{"spec.decisionCache: Forbidden: ", "looks at the request's method, host, path, query or headers"}},
 		"two kinds of issuer": {
 			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "a"}, OIDC: &v1alpha1.OIDCIssuer{URL: "https://a.example"}}}},
 			want: []string{"spec.issuers[0]: Forbidden: set exactly one of signingKeyRef, oidc and jwks"}},
@@ -214,7 +214,7 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 		"a path with a backslash":        {spec: path(`/a\b`, ""), want: []string{pathField + ".exact: "}},
 
 		"an expression with an unknown variable": {spec: requireCEL("foo"), want: []string{celField, `"foo"`, "undeclared reference to 'foo'", "variables are claims", "(at 1:1)"}},
-		"an expression with an unknown part":     {spec: requireCEL("request.pth == '/'"), want: []string{celField, "use request.method, request.host, request.path or request.query"}},
+		"an expression with an unknown part":     {spec: requireCEL("request.pth == '/'"), want: []string{celField, "use request.method, request.host, request.path, request.query or request.headers"}},
 		"an expression over the whole request":   {spec: requireCEL("request == request"), want: []string{celField, "use request.method"}},
 		"an expression that does not parse":      {spec: requireCEL("claims.sub =="), want: []string{celField, "Syntax error", "(at 1:14)"}},
 		"an expression that gives a text":        {spec: requireCEL("request.path"), want: []string{celField, "it gives string: write an expression that gives bool"}},
@@ -366,7 +366,7 @@ func TestNeedsSaysWhatIsLookedAt(t *testing.T) {
 
 func FuzzCompile(f *testing.F) {
 	for _, seed := range []string{
-		"claims.amr.exists(m, m == 'mfa')", "request.path.startsWith('/a')", "'x' in request.query", "request.query['x'][0] == claims.sub",
+		"claims.amr.exists(m, m == 'mfa')", "request.path.startsWith('/a')", "'x' in request.query", "request.headers['x-a'] == 'a'", "request.headers[?'x-b'].hasValue() || 'x-a' in request.headers", "request.query['x'][0] == claims.sub",
 		"claims.?groups.orValue([]).size() > 0", "sets.contains(claims.a, ['b'])", "lists.range(1000).all(x, x >= 0)", "'%s'.format([claims.sub]) == ''",
 		"[{'path': '/a/b'}].exists(request, .request.path == '/a/b')", "[{'path': 'x'}].all(request, request.path == 'x')",
 		"claims.a.b.c.d", "true", "(((", "request", "'a'.matches(claims.p)", "timestamp('2020-01-01T00:00:00Z') < timestamp(claims.exp)", "[1].all(request, true)", "\x00", "1/0 == 1",
@@ -376,7 +376,7 @@ func FuzzCompile(f *testing.F) {
 	claims := map[string]any{
 		"sub": "u", "amr": []any{"mfa"}, "a": map[string]any{"b": int64(1)}, "n": 4.5, "t": true, "nil": nil, "p": "(", "groups": []any{"x", int64(1)},
 	}
-	req := &Request{Method: "GET", Path: "/a/b", HasPath: true, Query: "x=1&x=2", Host: "a.example", HasHost: true}
+	req := &Request{Method: "GET", Path: "/a/b", HasPath: true, Query: "x=1&x=2", Host: "a.example", HasHost: true, Header: map[string][]string{"X-A": {"a"}, "Authorization": {"secret"}}}
 	f.Fuzz(func(t *testing.T, text string) {
 		spec := requireCEL(text)
 		spec.Issuers = someIssuer
@@ -405,6 +405,9 @@ func FuzzCompile(f *testing.F) {
 		}
 		if !p.NeedsMethod() {
 			blind.Method = ""
+		}
+		if p.looksAt&aspectHeaders == 0 {
+			blind.Header = nil
 		}
 		if got := rule.Evaluate(claims, &blind); Reason(got) != Reason(err) {
 			t.Fatalf("%q: %v with the whole request, %v with what it looks at", text, err, got)

@@ -35,6 +35,10 @@ var (
 	// or is not one that a rule could name.
 	ErrMethodUnknown = &Denial{"method_unknown", "the request's method is not known"}
 
+	// ErrHeaderRepeated says that a header came more than once that an
+	// expression looks at.
+	ErrHeaderRepeated = &Denial{"header_repeated", "a header that an expression looks at came more than once"}
+
 	// ErrAccessDenied says that the rule lets nobody pass.
 	ErrAccessDenied = &Denial{"access_denied", "the rule lets nobody pass"}
 	// ErrUnauthenticated says that the rule asks for a token and there are no claims.

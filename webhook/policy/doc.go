@@ -34,8 +34,11 @@
 //	request.host    string                      lower case, no port, no trailing dot
 //	request.path    string                      decoded once, normalised, no query
 //	request.query   map(string, list(string))   decoded; a malformed query denies
+//	request.headers map(string, string)         by names in lower case, each written in the expression
 //
-// They are variables of their own, not fields of one object: the checked
+// A header is what the client says, unless the proxy sets it, and absent also
+// where the proxy passes it to the application alone. One that came more than
+// once denies; those that have tokens cannot be asked for. They are variables of their own, not fields of one object: the checked
 // expression says exactly which of them it looks at. One evaluation costs at
 // most CostLimit.
 package policy

@@ -41,22 +41,25 @@ const (
 	aspectHost
 	aspectPath
 	aspectQuery
+	aspectHeaders
 )
 
 // The variables of an expression.
 const (
-	variableClaims = "claims"
-	variableMethod = "request.method"
-	variableHost   = "request.host"
-	variablePath   = "request.path"
-	variableQuery  = "request.query"
+	variableClaims  = "claims"
+	variableMethod  = "request.method"
+	variableHost    = "request.host"
+	variablePath    = "request.path"
+	variableQuery   = "request.query"
+	variableHeaders = "request.headers"
 )
 
 var variableAspects = map[string]aspect{
-	variableMethod: aspectMethod,
-	variableHost:   aspectHost,
-	variablePath:   aspectPath,
-	variableQuery:  aspectQuery,
+	variableMethod:  aspectMethod,
+	variableHost:    aspectHost,
+	variablePath:    aspectPath,
+	variableQuery:   aspectQuery,
+	variableHeaders: aspectHeaders,
 }
 
 // celEnv is made once: it is the same for every policy. Versions of the
@@ -68,6 +71,7 @@ var celEnv = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Variable(variableHost, cel.StringType),
 		cel.Variable(variablePath, cel.StringType),
 		cel.Variable(variableQuery, cel.MapType(cel.StringType, cel.ListType(cel.StringType))),
+		cel.Variable(variableHeaders, cel.MapType(cel.StringType, cel.StringType)),
 		cel.CrossTypeNumericComparisons(true),
 		cel.DefaultUTCTimeZone(true),
 		cel.OptionalTypes(cel.OptionalTypesVersion(2)),
@@ -82,13 +86,15 @@ var celEnv = sync.OnceValues(func() (*cel.Env, error) {
 type expression struct {
 	program cel.Program
 	looksAt aspect
+	headers []header
 	message string
 }
 
 // compileExpression compiles text to an expression that gives want, or a
 // value whose type is known only at evaluation, such as claims.admin: what
-// that turns out to be is checked then.
-func compileExpression(path *field.Path, text string, want *cel.Type) (expression, *field.Error) {
+// that turns out to be is checked then. It may not ask for the headers in
+// withTokens, which are in lower case.
+func compileExpression(path *field.Path, text string, want *cel.Type, withTokens map[string]bool) (expression, *field.Error) {
 	fault := func(format string, args ...any) (expression, *field.Error) {
 		return expression{}, field.Invalid(path, shorten(text), fmt.Sprintf(format, args...))
 	}
@@ -114,6 +120,10 @@ func compileExpression(path *field.Path, text string, want *cel.Type) (expressio
 	if got := ast.OutputType(); !got.IsExactType(want) && !got.IsExactType(cel.DynType) {
 		return fault("it gives %s: write an expression that gives %s", got, want)
 	}
+	headers, problem := headersOf(ast, withTokens)
+	if problem != "" {
+		return fault("%s", problem)
+	}
 	program, err := env.Program(ast,
 		cel.CostLimit(CostLimit),
 		cel.EvalOptions(cel.OptOptimize), // compiles constant patterns now, and so reports them now
@@ -121,7 +131,7 @@ func compileExpression(path *field.Path, text string, want *cel.Type) (expressio
 	if err != nil {
 		return fault("%v", err)
 	}
-	e := expression{program: program}
+	e := expression{program: program, headers: headers}
 	for _, ref := range ast.NativeRep().ReferenceMap() {
 		// Where a macro's own variable hides request, CEL keeps the dot that
 		// says the outer one is meant.
@@ -185,9 +195,9 @@ func describeIssues(issues *cel.Issues) string {
 		message = strings.Join(strings.Fields(message), " ")
 		switch {
 		case strings.HasPrefix(message, "undeclared reference to 'request'"):
-			message += ": use request.method, request.host, request.path or request.query"
+			message += ": use request.method, request.host, request.path, request.query or request.headers"
 		case strings.HasPrefix(message, "undeclared reference to '"):
-			message += ": variables are claims and request.method, .host, .path and .query"
+			message += ": variables are claims and request.method, .host, .path, .query and .headers"
 		}
 		// CEL counts columns from 0, people and editors from 1.
 		all = append(all, fmt.Sprintf("%s (at %d:%d)", message, one.Location.Line(), one.Location.Column()+1))
@@ -221,6 +231,12 @@ func (e *expression) eval(claims token.Claims, req *Request) (any, error) {
 		}
 		vars.query = query
 	}
+	if len(e.headers) > 0 {
+		var ok bool
+		if vars.headers, ok = headerValues(req, e.headers); !ok {
+			return nil, errHeaderNotUTF8
+		}
+	}
 	out, _, err := e.program.Eval(&vars)
 	switch {
 	case err != nil && strings.HasPrefix(err.Error(), "no such key"):
@@ -240,9 +256,10 @@ func (e *expression) eval(claims token.Claims, req *Request) (any, error) {
 }
 
 // What can go wrong in an evaluation. CEL's own errors are not passed on:
-// they may quote claims and query, which do not belong in logs.
+// they may quote claims, query and headers, which do not belong in logs.
 var (
 	errMalformedQuery = errors.New("the query is malformed")
+	errHeaderNotUTF8  = errors.New("a header is not UTF-8")
 	errTooCostly      = fmt.Errorf("it costs more than the limit of %d", CostLimit)
 	errEvaluation     = errors.New("an operation failed, such as one on a value of another type")
 	errOtherType      = errors.New("it gave a value of another type")
@@ -250,9 +267,10 @@ var (
 
 // variables hands out a token's claims and a request's parts to CEL.
 type variables struct {
-	claims token.Claims
-	req    *Request
-	query  url.Values
+	claims  token.Claims
+	req     *Request
+	query   url.Values
+	headers map[string]string
 }
 
 // ResolveName implements cel.Activation.
@@ -268,6 +286,8 @@ func (v *variables) ResolveName(name string) (any, bool) {
 		return v.req.Path, true
 	case variableQuery:
 		return map[string][]string(v.query), true
+	case variableHeaders:
+		return v.headers, true
 	}
 	return nil, false
 }

@@ -29,8 +29,8 @@ type identityHeader struct {
 
 // IdentityHeaders gives every header that the policy names, in its order. The
 // value is empty when it is not known: the claim is absent or null, the
-// expression asks for a claim that is absent, or nobody is authenticated
-// (claims are nil; then expressions are not evaluated).
+// expression asks for a claim or a header that is absent, or nobody is
+// authenticated (claims are nil; then expressions are not evaluated).
 //
 // Texts, numbers and truth values are sent as they are, lists of them joined
 // by commas. An application must read what the token says, and nothing else;
@@ -87,6 +87,9 @@ func (h *identityHeader) value(claims token.Claims, req *Request, normalize bool
 	}
 	if class := lacking(req, h.expr.looksAt, normalize); class != nil {
 		return "", h.denial(class, nil)
+	}
+	if name := repeated(req, h.expr.headers); name != "" {
+		return "", &detail{class: ErrHeaderRepeated, about: "header", name: h.name, what: name}
 	}
 	value, err := h.expr.eval(claims, req)
 	if errors.Is(err, errMissingKey) {

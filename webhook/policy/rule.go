@@ -20,6 +20,9 @@ type Request struct {
 	// Host as NormalizeHost gives it, when HasHost: not when it is unknown
 	// or when two sources of it disagree.
 	Host string
+	// Header has the header fields as they came, with all their lines, under
+	// the names that textproto.CanonicalMIMEHeaderKey gives.
+	Header map[string][]string
 	// HasPath and HasHost say what is known; Ambiguous as ParseTarget gives it.
 	HasPath, HasHost, Ambiguous bool
 	// Trace, if any, records the steps of what is asked about the request.
@@ -39,6 +42,7 @@ type Rule struct {
 	claims             []claimTest
 	expressions        []expression
 	expressionsLooksAt aspect
+	expressionsHeaders []header
 }
 
 // match is a compiled v1alpha1.Match.
@@ -196,6 +200,10 @@ func (r *Rule) Evaluate(claims token.Claims, req *Request) error {
 	if class := lacking(req, r.expressionsLooksAt, r.normalize); class != nil {
 		req.Trace.No("expressions", "", class.text)
 		return r.denial(class, "", nil)
+	}
+	if name := repeated(req, r.expressionsHeaders); name != "" {
+		req.Trace.No("header", name, ErrHeaderRepeated.text)
+		return r.denial(ErrHeaderRepeated, name, nil)
 	}
 	for i := range r.expressions {
 		e := &r.expressions[i]

@@ -96,6 +96,12 @@ func newSite(t *testing.T) *site {
 			w.WriteHeader(http.StatusInternalServerError)
 		case "redirect":
 			http.Redirect(w, r, "/elsewhere", http.StatusFound)
+		case "304":
+			w.WriteHeader(http.StatusNotModified)
+		case "cut":
+			w.Header().Set("Content-Length", "1000")
+			_, _ = io.WriteString(w, `{"keys":[`)
+			panic(http.ErrAbortHandler)
 		case "huge":
 			_, _ = w.Write(make([]byte, fetch.MaxBytes+1))
 		default:
@@ -228,7 +234,7 @@ func TestKeysOfAnIssuerAreFollowed(t *testing.T) {
 
 	// Failures of each kind keep what there is, up to a bound.
 	good := w.now
-	for _, answer := range []string{"", "garbage", `{"no":"keys"}`, "redirect", "huge", "[]", "null"} {
+	for _, answer := range []string{"", "garbage", `{"no":"keys"}`, "redirect", "304", "cut", "huge", "[]", "null"} {
 		s.shows(answer)
 		w.now = next
 		next = w.round()

@@ -36,7 +36,12 @@ const shopKeys = "/keys/shop/shop/"
 // verifier is a client that believes the gate's certificate and no other.
 func verifier(t *testing.T) *http.Client {
 	t.Helper()
-	raw, err := os.ReadFile(env.gate.CAFile)
+	return verifierOf(t, env.gate)
+}
+
+func verifierOf(t *testing.T, g *stack.Gate) *http.Client {
+	t.Helper()
+	raw, err := os.ReadFile(g.CAFile)
 	if err != nil {
 		t.Fatal(err)
 	}

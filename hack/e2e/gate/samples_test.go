@@ -41,6 +41,14 @@ var samples = map[string][]ask{
 		{target: "/", header: []string{"Authorization: Bearer {plain}"}, status: 403},
 		{target: "/", header: []string{"Authorization: Bearer {mfa}"}, status: 200, want: map[string]string{"X-Auth-Groups": "a,b"}},
 	},
+	"accesspolicy-headers.yaml": {
+		{header: []string{"Authorization: Bearer {tenant}", "X-Tenant: north"}, status: 200, want: map[string]string{"X-Auth-Client-Version": ""}},
+		{header: []string{"Authorization: Bearer {tenant}", "X-Tenant: north", "X-Client-Version: 7"}, status: 200, want: map[string]string{"X-Auth-Client-Version": "7"}},
+		{header: []string{"Authorization: Bearer {tenant}", "X-Tenant: south"}, status: 403},
+		{header: []string{"Authorization: Bearer {tenant}"}, status: 403},
+		{header: []string{"Authorization: Bearer {tenant}", "X-Tenant: north", "X-Tenant: north"}, status: 403},
+		{header: []string{"Authorization: Bearer {tenant}", "X-Tenant: north", "X-Client-Version: 7", "X-Client-Version: 8"}, status: 403},
+	},
 	"accesspolicy-hosts.yaml": {
 		{host: "www.shop.example", target: "/assets/a.css", status: 200},
 		{host: "WWW.shop.example.:443", target: "/assets/a.css", status: 200},
@@ -82,8 +90,8 @@ var samples = map[string][]ask{
 		{status: 401, want: map[string]string{"X-Keywright-Reason": "no_credentials"}},
 		{header: []string{"Authorization: Bearer {plain}"}, status: 200, want: map[string]string{"X-Keywright-Reason": ""}},
 	},
-	// Nobody is there: it denies, and others go on. See webhook/remote for what
-	// it does once keys are loaded.
+	// Nobody is there: it denies, and others go on. TestKeysOfOtherIssuers has
+	// issuers that are.
 	"accesspolicy-oidc.yaml": {
 		{header: []string{"Authorization: Bearer {plain}"}, status: 403},
 	},
@@ -104,6 +112,7 @@ func sampleTokens(ctx context.Context) (map[string]string, error) {
 		"plain":  nil,
 		"mfa":    {"amr": []string{"mfa"}, "groups": []string{"a", "b"}},
 		"reads":  {"scope": "orders:read"},
+		"tenant": {"tenant": "north"},
 		"jti":    {"sub": "u-18", "jti": "other"},
 		"lost":   {"sub": "u-18", "jti": "5b1c8a52-4b0e-4a43-9d0a-3f1de0c3a7ab"},
 		"access": {"client_id": "web", "jti": "1"},
