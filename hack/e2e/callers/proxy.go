@@ -23,8 +23,9 @@ var ErrNotInstalled = errors.New("run `make deps`")
 type Site struct {
 	// Host is what requests carry.
 	Host string
-	// Gate is the gate's address, such as 127.0.0.1:9443.
-	Gate string
+	// Gate is the gate's address, such as 127.0.0.1:9443, and GRPC the one at
+	// which it answers over gRPC.
+	Gate, GRPC string
 	// Namespace and Policy name the AccessPolicy.
 	Namespace, Policy string
 	// Identity are the headers that this policy tells, for Caddy: it would copy

@@ -76,6 +76,7 @@ var cleanedToAdmin = []string{
 }
 
 func init() {
+	differences["Envoy gRPC"] = differences["Envoy HTTP"]
 	for _, path := range cleanedToAdmin {
 		differences["Traefik"]["paths: no token asks for "+path] = noToken
 		differences["Traefik"]["paths: a token without the role asks for "+path] = forbidden("claim_mismatch")
