@@ -63,6 +63,9 @@ func TestCallers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			runScenarios(t, c)
 			runChanges(t, c)
+			if c.annotated != nil {
+				runAnnotations(t, c)
+			}
 		})
 	}
 	t.Run("all", func(t *testing.T) { runLoads(t, cs) })
