@@ -20,6 +20,7 @@ import (
 	"testing"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/keywright/keywright/hack/e2e/callers"
 	"github.com/keywright/keywright/hack/e2e/ingressnginx"
@@ -47,6 +48,8 @@ func TestCallers(t *testing.T) {
 		}},
 		{"Envoy HTTP", func(t *testing.T) *caller { return startProxy(t, callers.StartEnvoy) }},
 		{"Envoy gRPC", func(t *testing.T) *caller { return startProxy(t, callers.StartEnvoyGRPC) }},
+		// On Ingresses with auth-url too, behind the Service of ingress-nginx's.
+		{"Traefik Ingress", startTraefikIngress},
 	}
 	var cs []*caller
 	for _, s := range starters {
@@ -68,7 +71,9 @@ func TestCallers(t *testing.T) {
 			}
 		})
 	}
-	t.Run("all", func(t *testing.T) { runLoads(t, cs) })
+	t.Run("all", func(t *testing.T) {
+		runLoads(t, slices.DeleteFunc(slices.Clone(cs), func(c *caller) bool { return c.still }))
+	})
 	t.Log("\n" + outcomes.table(cs))
 }
 
@@ -100,6 +105,46 @@ func startProxy(t *testing.T, start func(context.Context, callers.Options) (*cal
 					to.CAFile = caFile
 				}
 				served = append(slices.DeleteFunc(served, func(o callers.Site) bool { return o.Host == s.host }), to)
+			}
+			return p.Serve(ctx, served...)
+		},
+	}
+}
+
+// startTraefikIngress starts Traefik with its provider for Ingresses with the
+// annotations of ingress-nginx.
+func startTraefikIngress(t *testing.T) *caller {
+	t.Helper()
+	const class = "traefik"
+	p, err := callers.StartTraefikIngress(t.Context(), env.Plane.AdminKubeconfig(), keepCA(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := ingressnginx.Apply(t.Context(), env.Client, &networkingv1.IngressClass{
+		ObjectMeta: metav1.ObjectMeta{Name: class}, Spec: networkingv1.IngressClassSpec{Controller: callers.IngressController},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return &caller{
+		name: p.Name, version: p.Version, client: p.Client, still: true,
+		raw: func(ctx context.Context, raw []byte) (*http.Response, error) { return rawRequest(ctx, p.Address, raw) },
+		serve: func(ctx context.Context, gate endpoint, sites ...site) error {
+			var served []callers.Site
+			for _, s := range sites {
+				ingress := ingressnginx.Ingress("shop", class+"-"+strings.ReplaceAll(s.host, ".", "-"), s.host, "app", map[string]string{
+					ingressnginx.AuthURL:             "https://" + gate.http + "/auth/forward/" + s.namespace + "/" + s.policy,
+					ingressnginx.AuthResponseHeaders: strings.Join(identity, ", "),
+				})
+				ingress.Spec.IngressClassName = new(class)
+				if err := ingressnginx.Apply(ctx, env.Client, ingress); err != nil {
+					return err
+				}
+				served = append(served, callers.Site{Host: s.host})
 			}
 			return p.Serve(ctx, served...)
 		},

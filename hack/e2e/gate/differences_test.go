@@ -3,6 +3,7 @@
 package gate
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 )
@@ -81,6 +82,7 @@ func init() {
 		differences["Traefik"]["paths: no token asks for "+path] = noToken
 		differences["Traefik"]["paths: a token without the role asks for "+path] = forbidden("claim_mismatch")
 	}
+	differences["Traefik Ingress"] = maps.Clone(differences["Traefik"])
 }
 
 // challenge403 is the WWW-Authenticate that goes with a 403. Both nginx drop it.

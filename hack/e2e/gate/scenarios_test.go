@@ -27,6 +27,8 @@ type caller struct {
 	// blind says that it asks with the credentials alone: policies that look at
 	// path, method or host deny.
 	blind bool
+	// still says that it serves the sites of its start and no others.
+	still bool
 	// client reaches the proxy whatever the host of a URL is.
 	client *http.Client
 	// raw sends bytes as they are.
