@@ -1,7 +1,7 @@
 // Package callers runs the proxies that ask the gate, other than those of
 // packages nginx and ingressnginx: Caddy and HAProxy from Debian, Traefik built
-// by hack/traefik/build.sh, and a stand-in for Envoy that does what the
-// documentation of its HTTP ext_authz filter says.
+// by hack/traefik/build.sh, and stand-ins for Envoy that do what the
+// documentation of its ext_authz filter says, over HTTP and over gRPC.
 //
 // It owns their processes and configurations: what docs/callers.md shows is
 // taken from the templates here. It does not own what they are asked to do:

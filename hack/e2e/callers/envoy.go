@@ -12,6 +12,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -31,15 +32,9 @@ var envoyAllowed = []string{"Authorization", "Cookie", "Origin", "Access-Control
 // Names with an underscore are dropped (headers_with_underscores_action), those
 // with a dot by request_headers_to_remove.
 func StartEnvoy(_ context.Context, o Options) (*Proxy, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("starting the stand-in for Envoy: %w", err)
-	}
-	p := newProxy("Envoy HTTP", "stand-in, ext_authz v3", listener.Addr().String())
-	e := &envoy{identity: o.Identity}
-	e.forward = &httputil.ReverseProxy{
+	forward := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL = &url.URL{Scheme: "http", Host: o.App, Opaque: target(r.In)}
+			r.Out.URL = &url.URL{Scheme: "http", Host: o.App, Opaque: r.In.RequestURI}
 			r.Out.Host = r.In.Host
 			for name, value := range r.In.Context().Value(identityKey{}).(map[string]string) {
 				r.Out.Header.Set(name, value)
@@ -47,12 +42,35 @@ func StartEnvoy(_ context.Context, o Options) (*Proxy, error) {
 		},
 		Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true},
 	}
+	return startEnvoy("Envoy HTTP", func(s Site, config *tls.Config) (http.Handler, func() error, error) {
+		gate := &http.Transport{TLSClientConfig: config, MaxIdleConnsPerHost: 64}
+		closeIdle := func() error {
+			gate.CloseIdleConnections()
+			return nil
+		}
+		return &envoyHTTP{Site: s, identity: o.Identity, gate: gate, forward: forward}, closeIdle, nil
+	})
+}
+
+// startEnvoy starts a stand-in that serves each site by a filter of its own,
+// which gets requests as Envoy's filters do: with their path in RequestURI.
+func startEnvoy(name string, filter func(Site, *tls.Config) (_ http.Handler, stop func() error, _ error)) (*Proxy, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("starting the stand-in for Envoy: %w", err)
+	}
+	p := newProxy(name, "stand-in, ext_authz v3", listener.Addr().String())
+	e := &router{}
 	e.sites.Store(&map[string]envoySite{})
 	server := &http.Server{Handler: e, ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(listener) }() // until stop
 	p.serve = func(_ context.Context, sites []Site) error {
-		next := map[string]envoySite{}
+		before, next := *e.sites.Load(), map[string]envoySite{}
 		for _, s := range sites {
+			if had, ok := before[s.Host]; ok && reflect.DeepEqual(had.Site, s) {
+				next[s.Host] = had
+				continue
+			}
 			config := &tls.Config{InsecureSkipVerify: true} //nolint:gosec // a certificate of the tests
 			if s.CAFile != "" {
 				pem, err := os.ReadFile(s.CAFile)
@@ -62,12 +80,22 @@ func StartEnvoy(_ context.Context, o Options) (*Proxy, error) {
 				config = &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "localhost"} //nolint:gosec // 1.2 at least
 				config.RootCAs.AppendCertsFromPEM(pem)
 			}
-			next[s.Host] = envoySite{Site: s, gate: &http.Transport{TLSClientConfig: config, MaxIdleConnsPerHost: 64}}
+			handler, stop, err := filter(s, config)
+			if err != nil {
+				return err
+			}
+			next[s.Host] = envoySite{Site: s, filter: handler, stop: stop}
 		}
 		e.sites.Store(&next)
 		return nil
 	}
-	p.stop = server.Close
+	p.stop = func() error {
+		err := server.Close()
+		for _, s := range *e.sites.Load() {
+			err = errors.Join(err, s.stop())
+		}
+		return err
+	}
 	return p, nil
 }
 
@@ -84,30 +112,42 @@ func target(r *http.Request) string {
 	return r.RequestURI
 }
 
-type envoy struct {
-	identity []string
-	sites    atomic.Pointer[map[string]envoySite]
-	forward  *httputil.ReverseProxy
+// router finds the filter of a host.
+type router struct {
+	sites atomic.Pointer[map[string]envoySite]
 }
 
 type envoySite struct {
 	Site
 
-	gate *http.Transport
+	filter http.Handler
+	stop   func() error
 }
 
-func (e *envoy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (e *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	host, _, _ := strings.Cut(r.Host, ":")
 	site, ok := (*e.sites.Load())[strings.TrimSuffix(strings.ToLower(host), ".")]
-	path := target(r)
+	r.RequestURI = target(r)
 	switch {
 	case !ok:
 		w.WriteHeader(http.StatusNotFound)
-		return
-	case strings.Contains(path, "#"):
+	case strings.Contains(r.RequestURI, "#"):
 		w.WriteHeader(http.StatusBadRequest) // http_reject_path_with_fragment
-		return
+	default:
+		site.filter.ServeHTTP(w, r)
 	}
+}
+
+// envoyHTTP is the filter with an http_service.
+type envoyHTTP struct {
+	Site
+
+	identity []string
+	gate     *http.Transport
+	forward  *httputil.ReverseProxy
+}
+
+func (e *envoyHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for name := range r.Header {
 		// Of the headers with a dot only those that a route names.
 		if strings.Contains(name, "_") || slices.ContainsFunc(e.identity, func(h string) bool {
@@ -116,7 +156,7 @@ func (e *envoy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			delete(r.Header, name)
 		}
 	}
-	answer, err := e.ask(r, site, path)
+	answer, err := e.ask(r)
 	if err != nil || answer.StatusCode >= http.StatusInternalServerError {
 		w.WriteHeader(http.StatusForbidden)
 		return
@@ -139,10 +179,10 @@ func (e *envoy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, told)))
 }
 
-func (e *envoy) ask(r *http.Request, site envoySite, path string) (*http.Response, error) {
+func (e *envoyHTTP) ask(r *http.Request) (*http.Response, error) {
 	question := (&http.Request{
 		Method: r.Method, Host: r.Host, Header: http.Header{},
-		URL: &url.URL{Scheme: "https", Host: site.Gate, Opaque: "/auth/envoy/" + site.Namespace + "/" + site.Policy + path},
+		URL: &url.URL{Scheme: "https", Host: e.Gate, Opaque: "/auth/envoy/" + e.Namespace + "/" + e.Policy + r.RequestURI},
 	}).WithContext(r.Context())
 	for _, name := range envoyAllowed {
 		if values := r.Header[name]; len(values) > 0 {
@@ -154,7 +194,7 @@ func (e *envoy) ask(r *http.Request, site envoySite, path string) (*http.Respons
 			question.Header[name] = []string{strings.Join(values, sep)}
 		}
 	}
-	answer, err := site.gate.RoundTrip(question)
+	answer, err := e.gate.RoundTrip(question)
 	if err != nil {
 		return nil, fmt.Errorf("asking the gate: %w", err)
 	}

@@ -23,8 +23,9 @@ var ErrNotInstalled = errors.New("run `make deps`")
 type Site struct {
 	// Host is what requests carry.
 	Host string
-	// Gate is the gate's address, such as 127.0.0.1:9443.
-	Gate string
+	// Gate is the gate's address, such as 127.0.0.1:9443, and GRPC the one at
+	// which it answers over gRPC.
+	Gate, GRPC string
 	// Namespace and Policy name the AccessPolicy.
 	Namespace, Policy string
 	// Identity are the headers that this policy tells, for Caddy: it would copy
@@ -131,6 +132,11 @@ type program struct {
 
 // run starts a program, which ends with this process.
 func run(dir, binary string, args ...string) (*program, error) {
+	return runWith(dir, nil, binary, args...)
+}
+
+// runWith starts it with more in its environment than this process has.
+func runWith(dir string, env []string, binary string, args ...string) (*program, error) {
 	p := &program{dir: dir, log: filepath.Join(dir, "log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -139,6 +145,7 @@ func run(dir, binary string, args ...string) (*program, error) {
 	p.cmd = exec.Command(binary, args...) //nolint:gosec,noctx // a proxy of the tests, ended by end
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, log, log
 	p.cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	p.cmd.Env = append(p.cmd.Env, env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	endWithParent(p.cmd.SysProcAttr)
 	if err := errors.Join(p.cmd.Start(), log.Close()); err != nil {

@@ -25,7 +25,7 @@ const sitesFile = "sites.yaml"
 // StartTraefik starts Traefik, which asks with its ForwardAuth middleware. The
 // first call on a machine builds it, for minutes.
 func StartTraefik(ctx context.Context, o Options) (_ *Proxy, err error) {
-	p, process, admin, dir, err := startTraefik(ctx, "Traefik",
+	p, process, admin, dir, err := startTraefik(ctx, "Traefik", nil,
 		"--providers.file.filename="+sitesFile, "--providers.file.watch=true")
 	if err != nil {
 		return nil, err
@@ -55,8 +55,40 @@ func StartTraefik(ctx context.Context, o Options) (_ *Proxy, err error) {
 	return p, nil
 }
 
+// IngressController is what the IngressClass of StartTraefikIngress says.
+const IngressController = "keywright.dev/traefik-of-the-tests"
+
+// StartTraefikIngress starts Traefik with its provider for Ingresses that were
+// written for ingress-nginx: those of the API server, of classes that name
+// IngressController. caFile is what it believes the gate's certificate by: it
+// verifies it, which ingress-nginx does not. Serve waits for the sites' hosts,
+// of which the Ingresses say the rest.
+func StartTraefikIngress(ctx context.Context, kubeconfig, caFile string) (_ *Proxy, err error) {
+	const flag = "--providers.kubernetesingressnginx"
+	p, process, _, _, err := startTraefik(ctx, "Traefik Ingress", []string{"KUBECONFIG=" + kubeconfig, "SSL_CERT_FILE=" + caFile},
+		flag+"=true", flag+".controllerclass="+IngressController, flag+".httpentrypoint=web", flag+".proxybodysize=16777216")
+	if err != nil {
+		return nil, err
+	}
+	p.serve = func(ctx context.Context, sites []Site) error {
+		return process.await(ctx, func() error {
+			for _, s := range sites {
+				got, err := status(ctx, http.DefaultClient, "http://"+p.Address+"/", s.Host)
+				if err == nil && got == http.StatusNotFound {
+					err = fmt.Errorf("%s is not served", s.Host)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return p, nil
+}
+
 // startTraefik starts the program with a provider.
-func startTraefik(ctx context.Context, name string, provider ...string) (_ *Proxy, _ *program, admin, dir string, err error) {
+func startTraefik(ctx context.Context, name string, env []string, provider ...string) (_ *Proxy, _ *program, admin, dir string, err error) {
 	binary, err := buildTraefik(ctx)
 	if err != nil {
 		return nil, nil, "", "", err
@@ -73,7 +105,7 @@ func startTraefik(ctx context.Context, name string, provider ...string) (_ *Prox
 	}
 	version, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(binary), "traefik-"), "-")
 	p := newProxy(name, version, ports[0])
-	process, err := run(dir, binary, append([]string{
+	process, err := runWith(dir, env, binary, append([]string{
 		"--entryPoints.web.address=" + ports[0],
 		// Headers such as X_Auth_Subject, which an application may take for
 		// X-Auth-Subject.

@@ -184,10 +184,10 @@ var matrix = map[string]struct {
 		},
 	},
 	"limits": {
-		set: slices.Concat(withTLS, []string{"--set", "webhook.maxStaleness=10m,webhook.maxConcurrent=100,webhook.maxConnections=5000000"}),
+		set: slices.Concat(withTLS, []string{"--set", "webhook.maxStaleness=10m,webhook.maxConcurrent=100,webhook.maxConnections=5000000,webhook.allowPrivateURLs=true,webhook.logAllowedSample=0.01"}),
 		check: func(t *testing.T, m manifests) {
 			wantArgs(t, find[appsv1.Deployment](t, m, "Deployment", "keywright-webhook").Spec.Template.Spec,
-				"--max-staleness=10m", "--max-concurrent=100", "--max-connections=5000000")
+				"--allow-private-urls", "--log-allowed-sample=0.01", "--max-staleness=10m", "--max-concurrent=100", "--max-connections=5000000")
 		},
 	},
 	"a network policy": {

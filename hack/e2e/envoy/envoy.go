@@ -28,6 +28,8 @@ type Proxy struct {
 	// Metadata is initial_metadata of the gRPC service, in pairs.
 	Metadata []string
 	Upstream *url.URL
+	// Transport to Upstream; nil means that of net/http.
+	Transport http.RoundTripper
 }
 
 // ServeHTTP is the filter and the router behind it.
@@ -91,8 +93,10 @@ func (p *Proxy) question(r *http.Request) *authv3.CheckRequest {
 
 // forward sends the request on: headers are set first, and removed then.
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, ok *authv3.OkHttpResponse) {
-	router := &httputil.ReverseProxy{Rewrite: func(out *httputil.ProxyRequest) {
-		out.Out.URL.Scheme, out.Out.URL.Host, out.Out.Host = p.Upstream.Scheme, p.Upstream.Host, r.Host
+	router := &httputil.ReverseProxy{Transport: p.Transport, Rewrite: func(out *httputil.ProxyRequest) {
+		// The path goes on as it came.
+		out.Out.URL = &url.URL{Scheme: p.Upstream.Scheme, Host: p.Upstream.Host, Opaque: r.RequestURI}
+		out.Out.Host = r.Host
 		for _, option := range ok.GetHeaders() {
 			mutate(out.Out.Header, option)
 		}

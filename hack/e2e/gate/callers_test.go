@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -18,9 +19,8 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/keywright/keywright/hack/e2e/callers"
 	"github.com/keywright/keywright/hack/e2e/ingressnginx"
@@ -47,6 +47,9 @@ func TestCallers(t *testing.T) {
 			return c
 		}},
 		{"Envoy HTTP", func(t *testing.T) *caller { return startProxy(t, callers.StartEnvoy) }},
+		{"Envoy gRPC", func(t *testing.T) *caller { return startProxy(t, callers.StartEnvoyGRPC) }},
+		// On Ingresses with auth-url too, behind the Service of ingress-nginx's.
+		{"Traefik Ingress", startTraefikIngress},
 	}
 	var cs []*caller
 	for _, s := range starters {
@@ -54,7 +57,7 @@ func TestCallers(t *testing.T) {
 		if c.name != s.name {
 			t.Fatalf("%s calls itself %s", s.name, c.name)
 		}
-		if err := c.serve(t.Context(), env.gate.Address, sites...); err != nil {
+		if err := c.serve(t.Context(), endpointOf(env.gate), sites...); err != nil {
 			t.Fatal(err)
 		}
 		cs = append(cs, c)
@@ -63,14 +66,19 @@ func TestCallers(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			runScenarios(t, c)
 			runChanges(t, c)
+			if c.annotated != nil {
+				runAnnotations(t, c)
+			}
 		})
 	}
-	t.Run("all", func(t *testing.T) { runLoads(t, cs) })
+	t.Run("all", func(t *testing.T) {
+		runLoads(t, slices.DeleteFunc(slices.Clone(cs), func(c *caller) bool { return c.still }))
+	})
 	t.Log("\n" + outcomes.table(cs))
 }
 
 // tells are the identity headers of the policies that have some.
-var tells = map[string][]string{"orders": identity, "ruleless": identity, "by-cookie": identity[:1]}
+var tells = map[string][]string{"orders": identity, "ruleless": identity, "by-cookie": identity[:1], "by-query": identity[:1], "by-subprotocol": identity[:1], "preflight": identity[:1]}
 
 // startProxy starts one of package callers.
 func startProxy(t *testing.T, start func(context.Context, callers.Options) (*callers.Proxy, error)) *caller {
@@ -89,14 +97,54 @@ func startProxy(t *testing.T, start func(context.Context, callers.Options) (*cal
 	return &caller{
 		name: p.Name, version: p.Version, client: p.Client,
 		raw: func(ctx context.Context, raw []byte) (*http.Response, error) { return rawRequest(ctx, p.Address, raw) },
-		serve: func(ctx context.Context, gate string, sites ...site) error {
+		serve: func(ctx context.Context, gate endpoint, sites ...site) error {
 			for _, s := range sites {
-				to := callers.Site{Host: s.host, Gate: gate, Namespace: s.namespace, Policy: s.policy, Identity: tells[s.policy]}
+				to := callers.Site{Host: s.host, Gate: gate.http, GRPC: gate.grpc, Namespace: s.namespace, Policy: s.policy, Identity: tells[s.policy]}
 				if s.host == "any.test" {
 					// One that verifies the gate's certificate.
 					to.CAFile = caFile
 				}
 				served = append(slices.DeleteFunc(served, func(o callers.Site) bool { return o.Host == s.host }), to)
+			}
+			return p.Serve(ctx, served...)
+		},
+	}
+}
+
+// startTraefikIngress starts Traefik with its provider for Ingresses with the
+// annotations of ingress-nginx.
+func startTraefikIngress(t *testing.T) *caller {
+	t.Helper()
+	const class = "traefik"
+	p, err := callers.StartTraefikIngress(t.Context(), env.Plane.AdminKubeconfig(), keepCA(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := ingressnginx.Apply(t.Context(), env.Client, &networkingv1.IngressClass{
+		ObjectMeta: metav1.ObjectMeta{Name: class}, Spec: networkingv1.IngressClassSpec{Controller: callers.IngressController},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return &caller{
+		name: p.Name, version: p.Version, client: p.Client, still: true,
+		raw: func(ctx context.Context, raw []byte) (*http.Response, error) { return rawRequest(ctx, p.Address, raw) },
+		serve: func(ctx context.Context, gate endpoint, sites ...site) error {
+			var served []callers.Site
+			for _, s := range sites {
+				ingress := ingressnginx.Ingress("shop", class+"-"+strings.ReplaceAll(s.host, ".", "-"), s.host, "app", map[string]string{
+					ingressnginx.AuthURL:             "https://" + gate.http + "/auth/forward/" + s.namespace + "/" + s.policy,
+					ingressnginx.AuthResponseHeaders: strings.Join(identity, ", "),
+				})
+				ingress.Spec.IngressClassName = new(class)
+				if err := ingressnginx.Apply(ctx, env.Client, ingress); err != nil {
+					return err
+				}
+				served = append(served, callers.Site{Host: s.host})
 			}
 			return p.Serve(ctx, served...)
 		},
@@ -122,8 +170,7 @@ func startIngressNginx(t *testing.T) *caller {
 	t.Helper()
 	controller, err := ingressnginx.Start(t.Context(), ingressnginx.Options{
 		Kubeconfig: env.Plane.AdminKubeconfig(),
-		// So that the gate, not nginx, refuses a token that is too large.
-		Config: map[string]string{"large-client-header-buffers": "4 32k", "proxy-body-size": "16m"},
+		Config:     nginxConfig,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -144,39 +191,69 @@ func startIngressNginx(t *testing.T) *caller {
 	if err := ingressnginx.Apply(t.Context(), env.Client, backend...); err != nil {
 		t.Fatal(err)
 	}
-	exposed := map[string]string{}
+	in := &ingresses{controller: controller, exposed: map[string]string{}}
 	return &caller{
-		name:    "ingress-nginx",
-		version: controller.Version(),
-		client:  controller.Client(),
-		raw:     controller.RawRequest,
-		serve: func(ctx context.Context, gate string, sites ...site) error {
-			if exposed[gate] == "" {
-				address, err := controller.Expose(ctx, gate)
+		name:      "ingress-nginx",
+		version:   controller.Version(),
+		client:    controller.Client(),
+		raw:       controller.RawRequest,
+		annotated: in,
+		serve: func(ctx context.Context, gate endpoint, sites ...site) error {
+			var served []*networkingv1.Ingress
+			for _, s := range sites {
+				ingress, err := in.protected(ctx, gate.http, s, nil)
 				if err != nil {
 					return err
 				}
-				exposed[gate] = address
+				served = append(served, ingress)
 			}
-			var objects []client.Object
-			var ingresses []*networkingv1.Ingress
-			for _, s := range sites {
-				annotations := map[string]string{
-					ingressnginx.AuthURL:             s.authURL(exposed[gate]),
-					ingressnginx.AuthResponseHeaders: strings.Join(identity, ", "),
-				}
-				if s.cacheKey != "" {
-					annotations[ingressnginx.AuthCacheKey] = s.cacheKey
-				}
-				ingress := ingressnginx.Ingress("shop", strings.ReplaceAll(s.host, ".", "-"), s.host, "app", annotations)
-				objects, ingresses = append(objects, ingress), append(ingresses, ingress)
-			}
-			if err := ingressnginx.Apply(ctx, env.Client, objects...); err != nil {
-				return err
-			}
-			return controller.WaitSynced(ctx, ingresses...)
+			return in.serve(ctx, served...)
 		},
 	}
+}
+
+// nginxConfig is so that the gate, not nginx, refuses a token that is too large.
+var nginxConfig = map[string]string{"large-client-header-buffers": "4 32k", "proxy-body-size": "16m"}
+
+// ingresses are what the real controller serves.
+type ingresses struct {
+	controller *ingressnginx.Controller
+	exposed    map[string]string // by address on this machine
+}
+
+// protected is the Ingress of a site, with annotations on top of those that
+// protect it.
+func (in *ingresses) protected(ctx context.Context, gate string, s site, more map[string]string) (*networkingv1.Ingress, error) {
+	if in.exposed[gate] == "" {
+		address, err := in.controller.Expose(ctx, gate)
+		if err != nil {
+			return nil, err
+		}
+		in.exposed[gate] = address
+	}
+	annotations := map[string]string{
+		ingressnginx.AuthURL:             s.authURL(in.exposed[gate]),
+		ingressnginx.AuthResponseHeaders: strings.Join(identity, ", "),
+	}
+	if s.cacheKey != "" {
+		annotations[ingressnginx.AuthCacheKey] = s.cacheKey
+	}
+	maps.Copy(annotations, more)
+	return in.plain(s.host, annotations), nil
+}
+
+// plain is the Ingress of a host with no annotations but these.
+func (in *ingresses) plain(host string, annotations map[string]string) *networkingv1.Ingress {
+	return ingressnginx.Ingress("shop", strings.ReplaceAll(host, ".", "-"), host, "app", annotations)
+}
+
+func (in *ingresses) serve(ctx context.Context, served ...*networkingv1.Ingress) error {
+	for _, ingress := range served {
+		if err := ingressnginx.Apply(ctx, env.Client, ingress); err != nil {
+			return err
+		}
+	}
+	return in.controller.WaitSynced(ctx, served...)
 }
 
 func startPlainNginx(t *testing.T) *caller {
@@ -196,10 +273,10 @@ func startPlainNginx(t *testing.T) *caller {
 	c.raw = func(ctx context.Context, raw []byte) (*http.Response, error) {
 		return rawRequest(ctx, strings.TrimPrefix(proxy.URL(), "http://"), raw)
 	}
-	c.serve = func(ctx context.Context, gate string, sites ...site) error {
+	c.serve = func(ctx context.Context, gate endpoint, sites ...site) error {
 		for _, s := range sites {
 			server := nginx.Server{
-				Host: s.host, AuthURL: s.authURL(gate), ResponseHeaders: identity, CacheKey: s.cacheKey, Backend: "http://" + env.appAddress,
+				Host: s.host, AuthURL: s.authURL(gate.http), ResponseHeaders: identity, CacheKey: s.cacheKey, Backend: "http://" + env.appAddress,
 			}
 			if s.host == "any.test" {
 				// One that verifies the gate's certificate.

@@ -3,9 +3,11 @@
 package gate
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"strings"
@@ -22,6 +24,7 @@ import (
 // runChanges is about what no single request shows.
 func runChanges(t *testing.T, c *caller) {
 	t.Run("no verdict is kept: each path, method and change is asked anew", func(t *testing.T) { noVerdictIsKept(t, c) })
+	t.Run("requests on one connection get each its own answer", func(t *testing.T) { connectionIsReused(t, c) })
 	t.Run("a policy counts from when it is made, as it is changed, until it is deleted", func(t *testing.T) { policyChanges(t, c) })
 }
 
@@ -85,6 +88,72 @@ func noVerdictIsKept(t *testing.T, c *caller) {
 	}
 	if diff := cmp.Diff(want, since(before, after)); diff != "" {
 		t.Errorf("what the gate was asked, by verdict (-want +got):\n%s", diff)
+	}
+}
+
+// connectionIsReused sends good and bad tokens in turn over one connection:
+// first each when the one before is answered, then all at once.
+func connectionIsReused(t *testing.T, c *caller) {
+	asks := []struct {
+		token, subject string
+		want           int
+	}{
+		{"user", "u-17", 200}, {"", "", 401}, {"admin", "root-1", 200}, {"expired", "", 401}, {"user", "u-17", 200}, {"forged", "", 401},
+		{"admin", "root-1", 200}, {"wrong audience", "", 401}, {"", "", 401}, {"user", "u-17", 200},
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
+	defer cancel()
+	conn, err := c.client.Transport.(*http.Transport).DialContext(ctx, "tcp", "ruleless.test:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // what is said on it is read
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	answers := bufio.NewReader(conn)
+	id := func(round string, i int) string { return fmt.Sprintf("%s/%s/%d", c.name, round, i) }
+	write := func(round string, i int) {
+		t.Helper()
+		request := "GET /orders HTTP/1.1\r\nHost: ruleless.test\r\n" + caseHeader + ": " + id(round, i) + "\r\n"
+		if token := asks[i].token; token != "" {
+			request += "Authorization: Bearer " + env.tokens[token] + "\r\n"
+		}
+		if _, err := io.WriteString(conn, request+"\r\n"); err != nil {
+			t.Fatalf("%s: %v", id(round, i), err)
+		}
+	}
+	read := func(round string, i int) {
+		t.Helper()
+		resp, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", id(round, i), err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatalf("%s: %v", id(round, i), err)
+		}
+		if resp.StatusCode != asks[i].want {
+			t.Errorf("%s: status %d, want %d", id(round, i), resp.StatusCode, asks[i].want)
+		}
+		var subjects []string
+		for _, got := range env.app.take(id(round, i)) {
+			subjects = append(subjects, got.header.Get("X-Auth-Subject"))
+		}
+		var want []string
+		if asks[i].subject != "" {
+			want = []string{asks[i].subject}
+		}
+		if diff := cmp.Diff(want, subjects); diff != "" {
+			t.Errorf("%s: whom the app was told (-want +got):\n%s", id(round, i), diff)
+		}
+	}
+	for i := range asks {
+		write("one by one", i)
+		read("one by one", i)
+	}
+	for i := range asks {
+		write("all at once", i)
+	}
+	for i := range asks {
+		read("all at once", i)
 	}
 }
 

@@ -3,6 +3,7 @@
 package gate
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 )
@@ -76,10 +77,12 @@ var cleanedToAdmin = []string{
 }
 
 func init() {
+	differences["Envoy gRPC"] = differences["Envoy HTTP"]
 	for _, path := range cleanedToAdmin {
 		differences["Traefik"]["paths: no token asks for "+path] = noToken
 		differences["Traefik"]["paths: a token without the role asks for "+path] = forbidden("claim_mismatch")
 	}
+	differences["Traefik Ingress"] = maps.Clone(differences["Traefik"])
 }
 
 // challenge403 is the WWW-Authenticate that goes with a 403. Both nginx drop it.

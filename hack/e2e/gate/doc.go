@@ -4,9 +4,9 @@
 //
 // It owns the scenarios (scenarios_test.go: one table for all callers, where
 // they differ as data), the objects that they are about (testdata/objects.yaml)
-// and the load under which keys rotate, certificates and gates are replaced. It
-// does not own the processes: package stack, ingressnginx, nginx and callers run
-// them.
+// and the load under which keys rotate and are revoked, certificates and gates
+// are replaced. It does not own the processes: package stack, ingressnginx, nginx
+// and callers run them.
 //
 //	client ──► proxy ──► app (environment_test.go)
 //	               │ auth-url, HTTPS

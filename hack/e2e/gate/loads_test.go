@@ -43,6 +43,7 @@ const (
 func runLoads(t *testing.T, cs []*caller) {
 	t.Run("a certificate is replaced under load and nobody is refused", func(t *testing.T) { certificateIsReplaced(t, cs) })
 	t.Run("a gate is replaced under load and nobody is refused", func(t *testing.T) { gateIsReplaced(t, cs) })
+	t.Run("a token and a key are revoked under load, and nobody else is refused", func(t *testing.T) { tokenAndKeyAreRevoked(t, cs) })
 	t.Run("a key rotates under load, nobody is refused and nobody accepted wrongly", func(t *testing.T) { keyRotates(t, cs) })
 }
 
@@ -50,6 +51,8 @@ func runLoads(t *testing.T, cs []*caller) {
 type question struct {
 	url, token, kind string
 	good             bool
+	// answered, if any, is called when the answer has been counted.
+	answered func()
 }
 
 // tally is what came of a load.
@@ -136,6 +139,9 @@ func underLoad(t *testing.T, cs []*caller, next func(n int64) (question, error),
 					status, err = send(t.Context(), c, http.MethodGet, q.url, q.token)
 				}
 				y.count(q, c, status, err)
+				if q.answered != nil {
+					q.answered()
+				}
 			}
 		})
 	}
@@ -187,6 +193,10 @@ const (
 	outlived   = "expired after it had passed"
 	keyRetired = "fresh, but by a retired key"
 	unattended = "fresh, but by a key that ran out with the controller stopped"
+	toRevoke   = "not revoked yet"
+	revoked    = "revoked"
+	keyGone    = "fresh, but by a revoked key"
+	successor  = "by the key that took over"
 )
 
 // steady is a load of tokens that do not change.
@@ -238,6 +248,7 @@ func certificateIsReplaced(t *testing.T, cs []*caller) {
 type balancer struct {
 	listener net.Listener
 	target   atomic.Pointer[string]
+	accepted atomic.Int64
 }
 
 func startBalancer(t *testing.T) *balancer {
@@ -247,6 +258,7 @@ func startBalancer(t *testing.T) *balancer {
 		t.Fatal(err)
 	}
 	b := &balancer{listener: listener}
+	ctx, hangUp := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -254,23 +266,26 @@ func startBalancer(t *testing.T) *balancer {
 			if err != nil {
 				return // closed
 			}
-			wg.Go(func() { b.forward(in) })
+			b.accepted.Add(1)
+			wg.Go(func() { b.forward(ctx, in) })
 		}
 	})
 	t.Cleanup(func() {
 		_ = listener.Close() // nothing is written to it
+		hangUp()             // nginx keeps connections open
 		wg.Wait()
 	})
 	return b
 }
 
-func (b *balancer) forward(in net.Conn) {
+func (b *balancer) forward(ctx context.Context, in net.Conn) {
 	defer in.Close() //nolint:errcheck // either side may have closed
 	out, err := net.Dial("tcp", *b.target.Load())
 	if err != nil {
 		return
 	}
 	defer out.Close() //nolint:errcheck // either side may have closed
+	defer context.AfterFunc(ctx, func() { _, _ = in.Close(), out.Close() })()
 	var wg sync.WaitGroup
 	for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
 		wg.Go(func() {
@@ -284,7 +299,12 @@ func (b *balancer) forward(in net.Conn) {
 // gateIsReplaced is a rollout: the new gate is ready before the old one is told
 // to end, and gets the connections once the old one says that it is not ready.
 func gateIsReplaced(t *testing.T, cs []*caller) {
-	b := startBalancer(t)
+	forHTTP, forGRPC := startBalancer(t), startBalancer(t)
+	lead := func(g *stack.Gate) {
+		forHTTP.target.Store(&g.Address)
+		forGRPC.target.Store(&g.GRPC)
+	}
+	through := endpoint{http: forHTTP.listener.Addr().String(), grpc: forGRPC.listener.Addr().String()}
 	start := func(name string) *stack.Gate {
 		t.Helper()
 		g, err := env.StartGate(t.Context(), "rollout-"+name, debug...)
@@ -295,9 +315,9 @@ func gateIsReplaced(t *testing.T, cs []*caller) {
 		return g
 	}
 	old := start("old")
-	b.target.Store(&old.Address)
+	lead(old)
 	for _, c := range cs {
-		if err := c.serve(t.Context(), b.listener.Addr().String(), site{host: "rollout.test", namespace: "shop", policy: "ruleless"}); err != nil {
+		if err := c.serve(t.Context(), through, site{host: "rollout.test", namespace: "shop", policy: "ruleless"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -313,7 +333,7 @@ func gateIsReplaced(t *testing.T, cs []*caller) {
 			}
 			return nil
 		})
-		b.target.Store(&renewed.Address)
+		lead(renewed)
 		if err := <-ended; err != nil {
 			t.Errorf("the old gate ended with %v", err)
 		}
@@ -511,7 +531,7 @@ func keyRotates(t *testing.T, cs []*caller) {
 		t.Fatal(err)
 	}
 	for _, c := range cs {
-		if err := c.serve(t.Context(), env.gate.Address, site{host: "fast.test", namespace: "shop", policy: name}); err != nil {
+		if err := c.serve(t.Context(), endpointOf(env.gate), site{host: "fast.test", namespace: "shop", policy: name}); err != nil {
 			t.Fatal(err)
 		}
 	}

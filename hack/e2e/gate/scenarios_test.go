@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/keywright/keywright/hack/e2e/stack"
 )
 
 // caller is a proxy that asks the gate.
@@ -25,14 +27,22 @@ type caller struct {
 	// blind says that it asks with the credentials alone: policies that look at
 	// path, method or host deny.
 	blind bool
+	// still says that it serves the sites of its start and no others.
+	still bool
 	// client reaches the proxy whatever the host of a URL is.
 	client *http.Client
 	// raw sends bytes as they are.
 	raw func(ctx context.Context, raw []byte) (*http.Response, error)
-	// serve adds sites and returns when they are served. Gate is where the
-	// gate listens on this machine.
-	serve func(ctx context.Context, gate string, sites ...site) error
+	// serve adds sites and returns when they are served.
+	serve func(ctx context.Context, gate endpoint, sites ...site) error
+	// annotated makes Ingresses with other annotations, of ingress-nginx alone.
+	annotated *ingresses
 }
+
+// endpoint is where a gate listens on this machine, for HTTP and for gRPC.
+type endpoint struct{ http, grpc string }
+
+func endpointOf(g *stack.Gate) endpoint { return endpoint{http: g.Address, grpc: g.GRPC} }
 
 // site is a host with the policy that its requests are asked about.
 type site struct {
@@ -64,6 +74,9 @@ var sites = []site{
 	{host: "raw.test", namespace: "shop", policy: "by-host"},
 	{host: "hostless.test", namespace: "shop", policy: "by-host", hostless: true},
 	{host: "cookie.test", namespace: "shop", policy: "by-cookie"},
+	{host: "query.test", namespace: "shop", policy: "by-query"},
+	{host: "ws.test", namespace: "shop", policy: "by-subprotocol"},
+	{host: "preflight.test", namespace: "shop", policy: "preflight"},
 	{host: "secret.test", namespace: "shop", policy: "secret"},
 	{host: "missing.test", namespace: "shop", policy: "nowhere"},
 	{host: "broken.test", namespace: "shop", policy: "broken"},
@@ -77,7 +90,10 @@ var sites = []site{
 }
 
 func siteOf(host string) site {
-	return sites[slices.IndexFunc(sites, func(s site) bool { return s.host == host })]
+	if at := slices.IndexFunc(sites, func(s site) bool { return s.host == host }); at >= 0 {
+		return sites[at]
+	}
+	return site{host: host, namespace: "shop", policy: "orders"}
 }
 
 // scenario is one request and what becomes of it.
@@ -108,6 +124,8 @@ type answer struct {
 	reason string
 	// subject and roles are what the app is told by the gate.
 	subject, roles string
+	// location is where a redirect leads.
+	location string
 	// target is what the app is asked for, where that is not what was sent.
 	target string
 }
@@ -139,6 +157,33 @@ var upgrade = []string{"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSock
 
 func switched(subject, roles string) answer {
 	return answer{status: http.StatusSwitchingProtocols, subject: subject, roles: roles}
+}
+
+// offering asks for a WebSocket with lines of subprotocols.
+func offering(lines ...string) []string {
+	out := slices.Clone(upgrade)
+	for _, line := range lines {
+		out = append(out, "Sec-WebSocket-Protocol: "+line)
+	}
+	return out
+}
+
+// announcing is what makes OPTIONS a preflight.
+func announcing(method string) []string {
+	return []string{"Origin: https://a.example", "Access-Control-Request-Method: " + method}
+}
+
+// challenged is a 401 of a policy, with the error that goes with the reason.
+func challenged(policy, reason string) answer {
+	challenge := `Bearer realm="` + policy + `"`
+	switch reason {
+	case "no_credentials":
+	case "several_credentials":
+		challenge += `, error="invalid_request"`
+	default:
+		challenge += `, error="invalid_token"`
+	}
+	return answer{status: http.StatusUnauthorized, authenticate: challenge, reason: reason}
 }
 
 // scenarios by what they are about.
@@ -180,16 +225,54 @@ var scenarios = map[string]map[string]scenario{
 		"a token in the cookie passes": {on: "cookie.test", target: "/", header: []string{"Cookie: a=1; session={user}; b=2"}, want: asPlain},
 		"no cookie is challenged": {
 			on: "cookie.test", target: "/",
-			want: answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="by-cookie"`, reason: "no_credentials"},
+			want: challenged("by-cookie", "no_credentials"),
 		},
 		"a token in the Authorization header is none": {
 			on: "cookie.test", target: "/", token: "user",
-			want: answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="by-cookie"`, reason: "no_credentials"},
+			want: challenged("by-cookie", "no_credentials"),
 		},
 		"the cookie twice is refused": {
 			on: "cookie.test", target: "/", header: []string{"Cookie: session={user}", "Cookie: session={admin}"},
-			want: answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="by-cookie", error="invalid_request"`, reason: "several_credentials"},
+			want: challenged("by-cookie", "several_credentials"),
 		},
+	},
+	"tokens in the query": {
+		"one passes":                                 {on: "query.test", target: "/x?a=1&access_token={user}&b=2", want: asPlain},
+		"none is challenged":                         {on: "query.test", target: "/x?a=1", want: challenged("by-query", "no_credentials")},
+		"a forged one is refused":                    {on: "query.test", target: "/x?access_token={forged}", want: challenged("by-query", "bad_signature")},
+		"one in the Authorization header is none":    {on: "query.test", target: "/x", token: "user", want: challenged("by-query", "no_credentials")},
+		"one in a cookie is none":                    {on: "query.test", target: "/x", header: []string{"Cookie: access_token={user}"}, want: challenged("by-query", "no_credentials")},
+		"two are refused":                            {on: "query.test", target: "/x?access_token={user}&access_token={admin}", want: challenged("by-query", "several_credentials")},
+		"two are refused, one under an encoded name": {on: "query.test", target: "/x?access_token={user}&access%5ftoken={admin}", want: challenged("by-query", "several_credentials")},
+		"two are refused, one behind a semicolon":    {on: "query.test", target: "/x?access_token={user};access_token={admin}", want: challenged("by-query", "several_credentials")},
+		"what another field says of the URL is not read": {
+			on: "query.test", target: "/x", want: challenged("by-query", "no_credentials"),
+			header: []string{"X-Original-URL: http://query.test/x?access_token={user}", "X-Forwarded-Uri: /x?access_token={user}", "Referer: http://query.test/x?access_token={user}"},
+		},
+	},
+	"tokens among the subprotocols": {
+		"a WebSocket with one passes":                {on: "ws.test", target: "/", header: offering("chat, bearer.{user}"), want: switched("u-17", "")},
+		"in a line of its own it passes too":         {on: "ws.test", target: "/", header: offering("chat", "bearer.{user}"), want: switched("u-17", "")},
+		"a WebSocket without one is challenged":      {on: "ws.test", target: "/", header: offering("chat"), want: challenged("by-subprotocol", "no_credentials")},
+		"a WebSocket without any is challenged":      {on: "ws.test", target: "/", header: upgrade, want: challenged("by-subprotocol", "no_credentials")},
+		"a forged one is refused":                    {on: "ws.test", target: "/", header: offering("bearer.{forged}, chat"), want: challenged("by-subprotocol", "bad_signature")},
+		"an expired one is refused":                  {on: "ws.test", target: "/", header: offering("chat, bearer.{expired}"), want: challenged("by-subprotocol", "expired")},
+		"two are refused":                            {on: "ws.test", target: "/", header: offering("bearer.{user}, bearer.{admin}"), want: challenged("by-subprotocol", "several_credentials")},
+		"two are refused, in lines of their own too": {on: "ws.test", target: "/", header: offering("bearer.{user}", "bearer.{admin}"), want: challenged("by-subprotocol", "several_credentials")},
+		"a prefix in other letters is another":       {on: "ws.test", target: "/", header: offering("Bearer.{user}"), want: challenged("by-subprotocol", "no_credentials")},
+		"one in the Authorization header is none":    {on: "ws.test", target: "/", token: "user", header: offering("chat"), want: challenged("by-subprotocol", "no_credentials")},
+	},
+	"preflights": {
+		"one passes without a token":                     {on: "preflight.test", method: "OPTIONS", target: "/x", header: announcing("PUT"), want: anonymous},
+		"one tells nothing of a token":                   {on: "preflight.test", method: "OPTIONS", target: "/x", token: "user", header: announcing("PUT"), want: anonymous},
+		"one for a method that is denied is denied":      {on: "preflight.test", method: "OPTIONS", target: "/x", header: announcing("DELETE"), want: forbidden("access_denied")},
+		"what it announced needs a token":                {on: "preflight.test", method: "PUT", target: "/x", header: announcing("PUT"), want: challenged("preflight", "no_credentials")},
+		"what it announced passes with one":              {on: "preflight.test", method: "PUT", target: "/x", token: "user", header: announcing("PUT"), want: asPlain},
+		"what it announced has a method of its own":      {on: "preflight.test", method: "DELETE", target: "/x", token: "user", header: announcing("PUT"), want: forbidden("access_denied")},
+		"OPTIONS without Origin is none":                 {on: "preflight.test", method: "OPTIONS", target: "/x", header: announcing("PUT")[1:], want: challenged("preflight", "no_credentials")},
+		"OPTIONS that announces no method is none":       {on: "preflight.test", method: "OPTIONS", target: "/x", header: announcing("PUT")[:1], want: challenged("preflight", "no_credentials")},
+		"a method that another field names is none":      {on: "preflight.test", method: "PUT", target: "/x", header: append(announcing("PUT"), "X-Original-Method: OPTIONS", "X-Forwarded-Method: OPTIONS", "X-HTTP-Method-Override: OPTIONS"), want: challenged("preflight", "no_credentials")},
+		"where a policy says nothing of it it is denied": {method: "OPTIONS", target: "/orders", header: announcing("PUT"), want: noToken},
 	},
 	"rules": {
 		"an anonymous rule needs no token":               {target: "/healthz", want: anonymous},
@@ -222,7 +305,6 @@ var scenarios = map[string]map[string]scenario{
 		"a WebSocket with a token in the cookie passes": {
 			on: "cookie.test", target: "/", header: append([]string{"Cookie: session={user}"}, upgrade...), want: switched("u-17", ""),
 		},
-		"a preflight is like any other": {method: "OPTIONS", target: "/orders", header: []string{"Origin: https://a.example", "Access-Control-Request-Method: PUT"}, want: noToken},
 	},
 	"identity": {
 		"the client's own is replaced": {
@@ -286,7 +368,7 @@ var scenarios = map[string]map[string]scenario{
 		"a bad escape is refused":                    {target: "/public/%zz", token: "user", want: proxyRefuses},
 	},
 	"normalized paths": {
-		"up out of an open path needs a token":     {on: "normalized.test", target: "/public/../admin", want: answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="normalized"`, reason: "no_credentials"}},
+		"up out of an open path needs a token":     {on: "normalized.test", target: "/public/../admin", want: challenged("normalized", "no_credentials")},
 		"up out of an open path needs the role":    {on: "normalized.test", target: "/public/../admin", token: "user", want: forbidden("claim_mismatch")},
 		"up out of an open path with the role":     {on: "normalized.test", target: "/public/../admin", token: "admin", want: answer{status: http.StatusOK}},
 		"encoded dots are dots":                    {on: "normalized.test", target: "/public/%2e%2e/admin", token: "user", want: forbidden("claim_mismatch")},
@@ -300,29 +382,25 @@ var scenarios = map[string]map[string]scenario{
 }
 
 func init() {
-	challenge := func(reason, fault string) answer {
-		return answer{status: http.StatusUnauthorized, authenticate: `Bearer realm="ruleless"` + fault, reason: reason}
-	}
-	bad := func(reason string) answer { return challenge(reason, `, error="invalid_token"`) }
 	ruleless := map[string]scenario{
 		"a valid token passes":                   {token: "user", want: asUser},
 		"whatever the path":                      {target: "/admin/x?y=/z", token: "reader", want: asPlain},
-		"no token is challenged":                 {want: challenge("no_credentials", "")},
-		"an expired token is refused":            {token: "expired", want: bad("expired")},
-		"a forged token is refused":              {token: "forged", want: bad("bad_signature")},
-		"a token for another audience":           {token: "wrong audience", want: bad("wrong_audience")},
-		"two tokens in one header":               {header: []string{"Authorization: Bearer {user}, Bearer {admin}"}, want: challenge("several_credentials", `, error="invalid_request"`)},
+		"no token is challenged":                 {want: challenged("ruleless", "no_credentials")},
+		"an expired token is refused":            {token: "expired", want: challenged("ruleless", "expired")},
+		"a forged token is refused":              {token: "forged", want: challenged("ruleless", "bad_signature")},
+		"a token for another audience":           {token: "wrong audience", want: challenged("ruleless", "wrong_audience")},
+		"two tokens in one header":               {header: []string{"Authorization: Bearer {user}, Bearer {admin}"}, want: challenged("ruleless", "several_credentials")},
 		"HEAD passes like GET":                   {method: "HEAD", token: "user", want: asUser},
-		"HEAD is challenged like GET":            {method: "HEAD", want: challenge("no_credentials", "")},
-		"a preflight is like any other":          {method: "OPTIONS", header: []string{"Origin: https://a.example", "Access-Control-Request-Method: PUT"}, want: challenge("no_credentials", "")},
+		"HEAD is challenged like GET":            {method: "HEAD", want: challenged("ruleless", "no_credentials")},
+		"a preflight is like any other":          {method: "OPTIONS", header: announcing("PUT"), want: challenged("ruleless", "no_credentials")},
 		"a body of 10 MiB arrives untouched":     {method: "PUT", token: "user", body: tenMegabytes, want: asUser},
 		"a WebSocket with a token passes":        {token: "user", header: upgrade, want: switched("u-17", "customer")},
-		"a WebSocket without one is refused":     {header: upgrade, want: challenge("no_credentials", "")},
+		"a WebSocket without one is refused":     {header: upgrade, want: challenged("ruleless", "no_credentials")},
 		"the client's own identity is replaced":  {token: "user", header: []string{"x-aUTH-subject: mallory", "X-Auth-Subject: eve", "X-AUTH-ROLES: admin"}, want: asUser},
 		"and goes where the token says nothing":  {token: "reader", header: []string{"X-Auth-Roles: admin"}, want: asPlain},
 		"variants of the names do not arrive":    {token: "user", header: []string{"X_Auth_Subject: mallory", "x-auth_subject: mallory", "X_AUTH-ROLES: admin", "X.Auth.Subject: mallory"}, want: asUser},
 		"Connection does not take it off":        {token: "user", header: []string{"Connection: close, X-Auth-Subject, X-Auth-Roles"}, want: asUser},
-		"what describes the request is not read": {header: []string{"X-Original-URL: http://shop.test/healthz", "X-Forwarded-Uri: /healthz", "X-Original-Method: GET", "X-Forwarded-Method: GET"}, want: challenge("no_credentials", "")},
+		"what describes the request is not read": {header: []string{"X-Original-URL: http://shop.test/healthz", "X-Forwarded-Uri: /healthz", "X-Original-Method: GET", "X-Forwarded-Method: GET"}, want: challenged("ruleless", "no_credentials")},
 	}
 	for name, s := range ruleless {
 		s.on = "ruleless.test"
@@ -396,7 +474,7 @@ func runScenarios(t *testing.T, c *caller) {
 
 // expand puts tokens in the place of their names.
 func expand(text string) string {
-	for _, name := range []string{"user", "admin"} {
+	for _, name := range []string{"user", "admin", "forged", "expired"} {
 		text = strings.ReplaceAll(text, "{"+name+"}", env.tokens[name])
 	}
 	return text
@@ -443,6 +521,10 @@ func (s scenario) expected(c *caller, name string) answer {
 			return forbidden("path_unknown")
 		case "plain.test", "raw.test", "hostless.test":
 			return forbidden("host_unknown")
+		case "query.test":
+			return forbidden("path_unknown")
+		case "preflight.test":
+			return forbidden("method_unknown")
 		}
 	}
 	return s.want
@@ -488,6 +570,9 @@ func (s scenario) run(t *testing.T, c *caller, want answer) {
 	}
 	if got := resp.Header.Get("WWW-Authenticate"); got != want.authenticate {
 		t.Errorf("WWW-Authenticate %q, want %q", got, want.authenticate)
+	}
+	if got := resp.Header.Get("Location"); got != want.location {
+		t.Errorf("Location %q, want %q", got, want.location)
 	}
 	wantCounted := map[string]int{}
 	if want.reason != notAsked {

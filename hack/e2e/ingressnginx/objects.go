@@ -25,6 +25,12 @@ const (
 	AuthResponseHeaders = AnnotationPrefix + "auth-response-headers"
 	AuthCacheKey        = AnnotationPrefix + "auth-cache-key"
 	AuthCacheDuration   = AnnotationPrefix + "auth-cache-duration"
+	AuthSignin          = AnnotationPrefix + "auth-signin"
+	AuthKeepalive       = AnnotationPrefix + "auth-keepalive"
+	AuthKeepaliveReqs   = AnnotationPrefix + "auth-keepalive-requests"
+	AuthProxySetHeaders = AnnotationPrefix + "auth-proxy-set-headers"
+	EnableGlobalAuth    = AnnotationPrefix + "enable-global-auth"
+	EnableCORS          = AnnotationPrefix + "enable-cors"
 )
 
 // IngressClass is the class that the controller serves, and the default one.
@@ -158,6 +164,14 @@ func configuration(extra map[string]string) map[string]string {
 	// WaitSynced asks the one worker.
 	data["worker-processes"] = "1"
 	return data
+}
+
+// Configure replaces Options.Config of a controller in the default namespace.
+// It counts a second or two later, which WaitSynced does not see.
+func Configure(ctx context.Context, c client.Client, config map[string]string) error {
+	return Apply(ctx, c, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: defaultNamespace, Name: name}, Data: configuration(config),
+	})
 }
 
 // objects are those that the controller needs to run, in the order in which

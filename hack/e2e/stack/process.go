@@ -43,6 +43,8 @@ type Gate struct {
 	Address string
 	// URL is https://Address.
 	URL string
+	// GRPC is host:port of the listener for Envoy.
+	GRPC string
 	// Keysets is host:port of the listener for controllers: --gates of one.
 	Keysets string
 	// CAFile is the certificate that signed the gate's, in PEM.
@@ -77,7 +79,7 @@ func (s *Stack) StartController(ctx context.Context, name string, args ...string
 // StartGate starts a gate with a certificate for 127.0.0.1 and waits until it
 // is ready.
 func (s *Stack) StartGate(ctx context.Context, name string, args ...string) (*Gate, error) {
-	ports, err := freePorts(3)
+	ports, err := freePorts(4)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +88,7 @@ func (s *Stack) StartGate(ctx context.Context, name string, args ...string) (*Ga
 		return nil, err
 	}
 	g := &Gate{
-		Address: ports[0], URL: "https://" + ports[0], Keysets: ports[2],
+		Address: ports[0], URL: "https://" + ports[0], Keysets: ports[2], GRPC: ports[3],
 		CertFile: filepath.Join(s.dir, name+".crt"), KeyFile: filepath.Join(s.dir, name+".key"), CAFile: filepath.Join(s.dir, name+".crt"),
 	}
 	if err := WriteCertificate(g.CertFile, g.KeyFile); err != nil {
@@ -94,7 +96,7 @@ func (s *Stack) StartGate(ctx context.Context, name string, args ...string) (*Ga
 	}
 	base := []string{
 		"webhook", "--kubeconfig", kubeconfig, "--namespace", Namespace,
-		"--listen", ports[0], "--admin-listen", ports[1], "--keysets-listen", ports[2], "--tls-min-version", "1.2",
+		"--listen", ports[0], "--admin-listen", ports[1], "--keysets-listen", ports[2], "--grpc-listen", ports[3], "--tls-min-version", "1.2",
 		"--tls-cert-file", g.CertFile, "--tls-key-file", g.KeyFile, "--shutdown-delay", "1s", "--log-format", "text",
 	}
 	if g.Process, err = s.start(name, append(base, args...)); err != nil {
