@@ -189,7 +189,7 @@ func (f *Fetcher) start(ctx context.Context) (next time.Time, fetches *sync.Wait
 
 // next is when something is due, of what is not being fetched.
 func (f *Fetcher) next() time.Time {
-	next := f.Clock().Add(MaxInterval)
+	next := f.Clock().Add(2 * MaxInterval) // beyond every pause, jitter and all
 	for _, s := range f.sources {
 		if !s.busy && s.next.Before(next) {
 			next = s.next
