@@ -340,6 +340,13 @@ func startTraffic(t *testing.T, m *monitor, gates ...*stack.Gate) (tr *traffic, 
 	}
 }
 
+// mountedKey is the key that the application has read last.
+func (tr *traffic) mountedKey() string {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return tr.mounted[len(tr.mounted)-1].app.kid
+}
+
 // retired is how often a token of a retired key was tried so far.
 func (tr *traffic) retired() int {
 	tr.mu.Lock()
