@@ -433,7 +433,7 @@ func FuzzCheck(f *testing.F) {
 	f.Fuzz(func(t *testing.T, message []byte) {
 		question := &authv3.CheckRequest{}
 		if proto.Unmarshal(message, question) != nil {
-			t.Skip("gRPC refuses it")
+			return
 		}
 		w.logged = nil
 		response, err := w.server.Check(t.Context(), question)
