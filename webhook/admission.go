@@ -22,9 +22,11 @@ import (
 type admission struct {
 	gate    *authz.Gate
 	callers *callers
-	clock   func() time.Time
-	max     int64
-	log     func(authz.Request, authz.Decision)
+	// connections over the limit are refused.
+	connections *connections
+	clock       func() time.Time
+	max         int64
+	log         func(authz.Request, authz.Decision)
 
 	// busy is how many requests are being answered.
 	busy atomic.Int64
@@ -63,8 +65,8 @@ func (a *admission) http(next http.Handler) http.Handler {
 				httpauth.Respond(w, &d)
 			}
 		}()
-		c := connOf(r.Context())
-		refused := a.admit(c.overLimit(), r.Header[callerHeader], r.TLS, r.RemoteAddr)
+		c := a.connOf(r)
+		refused := a.admit(c.overLimit(), r.Header[callerHeader], c.tlsState(), r.RemoteAddr)
 		if refused != nil {
 			if refused.Reason == authz.ReasonCallerUnknown {
 				w.Header().Set("Connection", "close") // others need it
@@ -78,6 +80,15 @@ func (a *admission) http(next http.Handler) http.Handler {
 		delete(r.Header, callerHeader)
 		next.ServeHTTP(w, r)
 	})
+}
+
+// connOf gives the connection of a request where it has a say; most requests
+// are spared looking for it.
+func (a *admission) connOf(r *http.Request) *conn {
+	if !a.callers.asked() && !a.connections.crowded() {
+		return nil
+	}
+	return connOf(r.Context())
 }
 
 // grpc is grpcauth's Admit.

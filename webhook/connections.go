@@ -18,6 +18,10 @@ type connections struct {
 	closed atomic.Uint64
 }
 
+// crowded says whether there are more than there should be. Only then are those
+// that came too late told to leave.
+func (c *connections) crowded() bool { return c.open.Load() > c.max }
+
 // counted is a listener whose connections are counted. Beyond the limit by the
 // factor unheard they are closed at once; those before are marked.
 type counted struct {

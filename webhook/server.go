@@ -167,7 +167,7 @@ func newServer(log *slog.Logger, api *contact, callers *callers, o Options, cloc
 		},
 	})
 	s.connections = &connections{max: int64(o.MaxConnections)}
-	s.admission = &admission{gate: s.gate, callers: callers, clock: clock, max: int64(o.MaxConcurrent), log: s.denied}
+	s.admission = &admission{gate: s.gate, callers: callers, connections: s.connections, clock: clock, max: int64(o.MaxConcurrent), log: s.denied}
 	s.pin = &pin{log: log, clock: clock}
 	s.keysets = s.goodbye(&keysets{store: store, synced: s.feed.hasSynced, pin: s.pin})
 	duration := newDuration()
@@ -236,12 +236,8 @@ func (s *server) hasAsked() bool {
 // authHandler looks at the raw target: a mux would clean it and redirect.
 func (s *server) authHandler(decisions, keys http.Handler) http.Handler {
 	return s.goodbye(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := connOf(r.Context())
-		if r.TLS == nil {
-			r.TLS = c.tlsState()
-		}
 		decides := strings.HasPrefix(r.RequestURI, httpauth.Prefix)
-		if c.overLimit() || !decides && s.admission.callers.asked() {
+		if s.admission.connOf(r).overLimit() || !decides && s.admission.callers.asked() {
 			// Strangers may fetch keys, and hold none of the connections that
 			// callers need.
 			w.Header().Set("Connection", "close")
@@ -250,6 +246,7 @@ func (s *server) authHandler(decisions, keys http.Handler) http.Handler {
 		case decides:
 			decisions.ServeHTTP(w, r)
 		case strings.HasPrefix(r.RequestURI, keysPrefix):
+			r.TLS = connOf(r.Context()).tlsState()
 			keys.ServeHTTP(w, r)
 		default:
 			w.WriteHeader(http.StatusNotFound)

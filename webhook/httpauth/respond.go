@@ -8,13 +8,10 @@ import (
 	"github.com/keywright/keywright/webhook/authz"
 )
 
-var (
-	noStore = []string{"no-store"}
-	none    = []string{"0"}
-)
+var noStore = []string{"no-store"}
 
-// Respond writes a decision: 200, 401 or 403, never a body. Identity headers
-// are all there when allowed.
+// Respond writes a decision: 200, 401 or 403, never a body, of which net/http
+// tells. Identity headers are all there when allowed.
 func Respond(w http.ResponseWriter, d *authz.Decision) {
 	h := w.Header()
 	h["Cache-Control"] = noStore
@@ -25,7 +22,6 @@ func Respond(w http.ResponseWriter, d *authz.Decision) {
 		if challenge := d.WWWAuthenticate(); challenge != "" {
 			h["Www-Authenticate"] = []string{challenge}
 		}
-		h["Content-Length"] = none
 		status := http.StatusForbidden
 		if d.Status == authz.StatusUnauthorized {
 			status = http.StatusUnauthorized
@@ -37,7 +33,7 @@ func Respond(w http.ResponseWriter, d *authz.Decision) {
 		values := make([]string, n)
 		for i := range d.Identity {
 			values[i] = d.Identity[i].Value
-			h[http.CanonicalHeaderKey(d.Identity[i].Name)] = values[i : i+1 : i+1]
+			h[d.Identity[i].Name] = values[i : i+1 : i+1]
 		}
 	}
 	if d.CacheFor > 0 {
@@ -46,7 +42,6 @@ func Respond(w http.ResponseWriter, d *authz.Decision) {
 		h["Cache-Control"] = []string{"max-age=" + strconv.FormatInt(int64(d.CacheFor.Seconds()), 10)}
 		h["Vary"] = []string{d.Vary}
 	}
-	h["Content-Length"] = none
 	w.WriteHeader(http.StatusOK)
 }
 

@@ -40,7 +40,6 @@ func TestRespondTellsWhatThePolicyAsksFor(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := httptest.NewRecorder()
 			httpauth.Respond(w, &tc.d)
-			tc.want["Content-Length"] = []string{"0"}
 			if diff := cmp.Diff(tc.want, map[string][]string(w.Header())); diff != "" {
 				t.Errorf("header (-want +got):\n%s", diff)
 			}

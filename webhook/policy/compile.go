@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"net/textproto"
 	"net/url"
 	"strings"
 	"time"
@@ -441,16 +442,16 @@ func compileIdentity(at *field.Path, headers []v1alpha1.IdentityHeader, withToke
 	seen := map[string]bool{}
 	for i := range headers {
 		spec, path := &headers[i], at.Index(i)
-		h := identityHeader{name: string(spec.Name), claim: spec.Claim}
+		h := identityHeader{name: textproto.CanonicalMIMEHeaderKey(string(spec.Name)), claim: spec.Claim}
 		lower := strings.ToLower(h.name)
 		switch {
 		case !isHeaderName(h.name):
-			faults = append(faults, field.Invalid(path.Child("name"), h.name, headerNameHint))
+			faults = append(faults, field.Invalid(path.Child("name"), spec.Name, headerNameHint))
 		case reservedHeaders[lower], strings.HasPrefix(lower, "x-accel-"): // orders to nginx
-			faults = append(faults, field.Invalid(path.Child("name"), h.name,
+			faults = append(faults, field.Invalid(path.Child("name"), spec.Name,
 				"this header has a meaning of its own between proxies: choose another, such as X-Auth-Subject"))
 		case seen[lower]:
-			faults = append(faults, field.Duplicate(path.Child("name"), h.name))
+			faults = append(faults, field.Duplicate(path.Child("name"), spec.Name))
 		}
 		seen[lower] = true
 		switch {

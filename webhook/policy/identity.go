@@ -13,14 +13,14 @@ import (
 // into one buffer, of 4 KiB by default in nginx.
 const MaxIdentityBytes = 3 << 10
 
-// Header is one header for the application.
+// Header is one header for the application. Its name is in canonical form.
 type Header struct {
 	Name  string
 	Value string
 }
 
-// identityHeader is a compiled v1alpha1.IdentityHeader: a claim's path, or an
-// expression.
+// identityHeader is a compiled v1alpha1.IdentityHeader: a canonical name, and
+// a claim's path or an expression.
 type identityHeader struct {
 	name  string
 	claim string
