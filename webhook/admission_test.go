@@ -629,40 +629,123 @@ func TestWhatNetHTTPRefusesIsDenied(t *testing.T) {
 	}
 }
 
-// TestSlowClientsAreClosed looks at the limits; waiting for them is net/http's.
+// TestSlowClientsAreClosed moves the time at which deadlines are looked at.
 func TestSlowClientsAreClosed(t *testing.T) {
-	s, _ := newTestServer(t, Options{}, time.Now)
-	if server := s.authServer(); server.ReadHeaderTimeout != readTimeout || server.ReadTimeout != readTimeout || server.MaxHeaderBytes != maxHeaderBytes {
-		t.Errorf("limits: %+v", server)
+	dir := t.TempDir()
+	writeCertificate(t, dir, 1)
+	const request = "GET /auth/nginx/shop/orders HTTP/1.1\r\nHost: gate\r\n"
+	for name, tc := range map[string]struct {
+		sends    string
+		answered bool
+		limit    time.Duration
+	}{
+		"nothing is sent":    {"", false, readTimeout},
+		"half a header":      {request, false, readTimeout},
+		"half a body":        {request + "Content-Length: 300000\r\n\r\nhalf", true, readTimeout},
+		"idle after answers": {request + "\r\n", true, idleTimeout},
+	} {
+		for _, insecure := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, TLS %t", name, !insecure), func(t *testing.T) {
+				s, _ := newTestServer(t, Options{
+					InsecureHTTP: insecure, TLSCertFile: filepath.Join(dir, "tls.crt"), TLSKeyFile: filepath.Join(dir, "tls.key"), TLSMinVersion: "1.3",
+				}, time.Now)
+				at := listeners{auth: listenTB(t), admin: listenTB(t)}
+				run(t, s, at)
+				c, err := net.Dial("tcp", at.auth.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = c.Close() }()
+				if !insecure && tc.sends != "" {
+					c = tls.Client(c, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test's own
+				}
+				if _, err := io.WriteString(c, tc.sends); err != nil {
+					t.Fatal(err)
+				}
+				answers := bufio.NewReader(c)
+				if tc.answered {
+					if _, err := http.ReadResponse(answers, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				all := s.connections
+				var deadline time.Duration
+				await(t, "its deadline", func() bool {
+					all.mu.Lock()
+					defer all.mu.Unlock()
+					for one := range all.all {
+						deadline = time.Duration(one.readBy.Load())
+					}
+					now := time.Since(all.start)
+					return deadline > now+tc.limit-5*time.Second && deadline <= now+tc.limit
+				})
+				all.closeSlow(deadline)
+				if all.open.Load() != 1 {
+					t.Error("closed too early")
+				}
+				all.closeSlow(deadline + 1)
+				if _, err := answers.ReadByte(); err == nil {
+					t.Error("not closed")
+				}
+				await(t, "it to be forgotten", func() bool { return all.open.Load() == 0 })
+			})
+		}
 	}
 }
 
-// TestWhoTakesNoAnswerIsCutOff finds the deadline of writing ahead of each
-// write, and moved only when half of it is over.
+// TestHTTP2OutlivesTheLimitOfARequest asks twice on one connection, and lets
+// more time pass between than a request may take.
+func TestHTTP2OutlivesTheLimitOfARequest(t *testing.T) {
+	s, _ := newTestServer(t, Options{InsecureHTTP: true}, time.Now)
+	at := listeners{auth: listenTB(t), admin: listenTB(t)}
+	run(t, s, at)
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	for range 2 {
+		response, err := (&http.Client{Transport: transport}).Get("http://" + at.auth.Addr().String() + "/auth/nginx/shop/orders")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.ProtoMajor != 2 || response.StatusCode != 403 {
+			t.Errorf("got %s %d", response.Proto, response.StatusCode)
+		}
+		s.connections.closeSlow(time.Since(s.connections.start) + 2*readTimeout)
+	}
+	if n := s.connections.open.Load(); n != 1 {
+		t.Errorf("%d connections, want the one of both requests", n)
+	}
+}
+
+// TestWhoTakesNoAnswerIsCutOff writes to one who does not read.
 func TestWhoTakesNoAnswerIsCutOff(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer func() { _ = theirs.Close() }()
-	go func() { _, _ = io.Copy(io.Discard, theirs) }() // ends with the pipe
-	c := &conn{Conn: ours, all: &connections{}}
-	write := func() time.Time {
-		before := time.Now()
-		if _, err := io.WriteString(c, "x"); err != nil {
-			t.Fatal(err)
-		}
-		if left := c.until.Sub(before); left < writeTimeout/2 {
-			t.Errorf("%s are left to write", left)
-		}
-		return c.until
+	all := newConnections(1, time.Now())
+	c := &conn{Conn: ours, raw: ours, all: all}
+	all.add(c)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(c, "x")
+		ended <- err
+	}()
+	await(t, "it writes", func() bool { return c.writing.Load() != 0 })
+	all.closeSlow(writeTimeout)
+	select {
+	case err := <-ended:
+		t.Fatalf("ended in time with %v", err)
+	default:
 	}
-	first := write()
-	if write() != first {
-		t.Error("moved at once")
+	all.closeSlow(writeTimeout + time.Second)
+	if err := <-ended; err == nil {
+		t.Error("written")
 	}
-	c.until = time.Now().Add(writeTimeout / 3)
-	if third := write(); time.Until(third) < writeTimeout/2 {
-		t.Error("not moved in time")
-	}
+	all.closeSlow(3 * writeTimeout) // and nothing is written any more
 	_ = c.Close()
+	if len(all.all) != 0 {
+		t.Error("still there")
+	}
 }
 
 func TestGRPCDrains(t *testing.T) {

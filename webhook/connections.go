@@ -10,12 +10,63 @@ import (
 )
 
 // connections counts those that are open, so that there are never more than
-// the process has memory for.
+// the process has memory for, and closes those that are too slow.
 type connections struct {
 	max  int64
 	open atomic.Int64
 	// closed counts those that were closed unheard.
 	closed atomic.Uint64
+
+	// Deadlines are looked at once a second for all, as of now, in time since
+	// start. A timer for each, set anew several times a request, costs more
+	// than deciding does.
+	start time.Time
+	now   atomic.Int64
+	mu    sync.Mutex
+	all   map[*conn]struct{}
+}
+
+func newConnections(most int, start time.Time) *connections {
+	return &connections{max: int64(most), start: start, all: map[*conn]struct{}{}}
+}
+
+// watch goes on until ctx ends.
+func (c *connections) watch(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			c.closeSlow(now.Sub(c.start))
+		}
+	}
+}
+
+// closeSlow closes those whose deadline is over at now.
+func (c *connections) closeSlow(now time.Duration) {
+	c.now.Store(int64(now))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for one := range c.all {
+		if one.overdue(now) {
+			_ = one.raw.Close() // which ends what waits on it
+		}
+	}
+}
+
+func (c *connections) add(one *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all[one] = struct{}{}
+}
+
+func (c *connections) remove(one *conn) {
+	c.open.Add(-1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.all, one)
 }
 
 // crowded says whether there are more than there should be. Only then are those
@@ -48,14 +99,12 @@ func (l *counted) Accept() (net.Conn, error) {
 			_ = c.Close() // nothing is left to be done about it
 			continue
 		}
-		out := &conn{Conn: c, all: l.all, over: n > l.all.max, unread: l.unread}
+		out := &conn{Conn: c, raw: c, all: l.all, over: n > l.all.max, unread: l.unread}
 		if l.tls != nil {
 			out.tls = tls.Server(c, l.tls)
 			out.Conn = out.tls
-			// Reading has the server's limit from the start, writing the
-			// handshake has not.
-			_ = c.SetWriteDeadline(time.Now().Add(writeTimeout)) //nolint:forbidigo // deadlines of sockets are real time
 		}
+		l.all.add(out)
 		return out, nil
 	}
 }
@@ -64,16 +113,46 @@ func (l *counted) Accept() (net.Conn, error) {
 // speaks TLS, which would keep it from writing its own refusals through here.
 type conn struct {
 	net.Conn
+	raw    net.Conn // below TLS
 	all    *connections
 	over   bool
 	tls    *tls.Conn
 	unread func(from string)
 	closed sync.Once
-	// until is the deadline of writing.
-	until time.Time
+	// readBy is when reading must be over, the TLS handshake as well, and
+	// writing since when something is written; 0: neither. Both are in time
+	// since all.start, in nanoseconds.
+	readBy, writing atomic.Int64
+	// ended says that reading has a deadline of its own, in the past.
+	ended atomic.Bool
 
 	once  sync.Once
 	state *tls.ConnectionState
+}
+
+func (c *conn) overdue(now time.Duration) bool {
+	readBy, writing := time.Duration(c.readBy.Load()), time.Duration(c.writing.Load())
+	return readBy != 0 && now > readBy || writing != 0 && now > writing+writeTimeout
+}
+
+// SetReadDeadline keeps a deadline in the future for closeSlow. One in the past
+// ends reading at once, as net/http wants it between two requests; the zero
+// time takes either back.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	by := max(t.Sub(c.all.start), 0)
+	if int64(by) <= c.all.now.Load() {
+		by = 0
+	}
+	c.readBy.Store(int64(by))
+	switch past := by == 0 && !t.IsZero(); {
+	case past:
+		c.ended.Store(true)
+		return c.Conn.SetReadDeadline(t)
+	case c.ended.Load():
+		c.ended.Store(false)
+		return c.Conn.SetReadDeadline(time.Time{})
+	}
+	return nil
 }
 
 // denial is the answer to what net/http cannot read as a request.
@@ -84,13 +163,8 @@ const denial = "HTTP/1.1 403 Forbidden\r\nCache-Control: no-store\r\nContent-Len
 // characters in a field or by many large fields, and ingress-nginx would make
 // a 500 of them.
 func (c *conn) Write(p []byte) (int, error) {
-	// Moved on only when half of it is over, which most writes are spared.
-	if now := time.Now(); c.until.Sub(now) < writeTimeout/2 { //nolint:forbidigo // deadlines of sockets are real time
-		c.until = now.Add(writeTimeout)
-		if err := c.SetWriteDeadline(c.until); err != nil {
-			return 0, err
-		}
-	}
+	c.writing.Store(max(c.all.now.Load(), 1))
+	defer c.writing.Store(0)
 	if c.unread == nil || !refusal(p) {
 		return c.Conn.Write(p)
 	}
@@ -125,7 +199,7 @@ func (c *conn) CloseWrite() error {
 
 // Close closes it and counts it out.
 func (c *conn) Close() error {
-	c.closed.Do(func() { c.all.open.Add(-1) })
+	c.closed.Do(func() { c.all.remove(c) })
 	return c.Conn.Close()
 }
 

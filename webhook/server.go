@@ -30,12 +30,11 @@ import (
 // Limits of the listeners.
 const (
 	// readTimeout bounds the whole of a request, from its first byte or, on a
-	// new connection, from the handshake. One value for header and body costs
-	// one timer less.
+	// new connection, from the handshake. One value for header and body is set
+	// once.
 	readTimeout = 10 * time.Second
 	// writeTimeout bounds an answer, which is small: who does not take it
-	// holds nothing longer. The server's own would cost each request a timer:
-	// see conn.Write.
+	// holds nothing longer.
 	writeTimeout = 10 * time.Second
 	// idleTimeout is longer than what proxies keep connections for, so that
 	// it is they who close them.
@@ -166,7 +165,7 @@ func newServer(log *slog.Logger, api *contact, callers *callers, o Options, cloc
 			log.Error("fault while deciding: denied", "type", fmt.Sprintf("%T", fault), "stack", string(stack))
 		},
 	})
-	s.connections = &connections{max: int64(o.MaxConnections)}
+	s.connections = newConnections(o.MaxConnections, time.Now()) //nolint:forbidigo // deadlines of sockets are real time
 	s.admission = &admission{gate: s.gate, callers: callers, connections: s.connections, clock: clock, max: int64(o.MaxConcurrent), log: s.denied}
 	s.pin = &pin{log: log, clock: clock}
 	s.keysets = s.goodbye(&keysets{store: store, synced: s.feed.hasSynced, pin: s.pin})
@@ -308,6 +307,7 @@ func (s *server) serve(ctx context.Context, at listeners) error {
 			return err
 		}
 	}
+	go s.connections.watch(background)
 	authServer := s.authServer()
 	adminServer := s.httpServer(s.admin)
 	servers := []*http.Server{authServer, adminServer}

@@ -25,6 +25,9 @@ const tokenUnit = 1 << 10
 type cache struct {
 	good *otter.Cache[string, *verified]
 	bad  *otter.Cache[string, failure]
+	// clock says when good tokens are forgotten. Whether they count is asked
+	// of a better one.
+	clock *otter.CoarseClock
 
 	hits, badHits, misses atomic.Uint64
 }
@@ -64,8 +67,11 @@ type lookedUp struct {
 func newCache(tokens int, now func() time.Time) *cache {
 	const least = 64
 	tokens = max(tokens, least)
+	clock := otter.NewCoarseClock(time.Second)
 	return &cache{
+		clock: clock,
 		good: otter.Must(&otter.Options[string, *verified]{
+			Clock:         clock,
 			MaximumWeight: uint64(tokens) * tokenUnit, //nolint:gosec // not negative
 			Weigher:       func(raw string, _ *verified) uint32 { return weight(raw) },
 			ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, *verified]) time.Duration {
@@ -117,4 +123,5 @@ func (c *cache) remember(raw string, t *verified, err error, of lookedUp, now ti
 func (c *cache) close() {
 	c.good.StopAllGoroutines()
 	c.bad.StopAllGoroutines()
+	c.clock.Stop()
 }
