@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -26,7 +27,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/keywright/keywright/api/v1alpha1"
@@ -278,23 +282,21 @@ func TestCallersProveThemselvesByCertificate(t *testing.T) {
 	run(t, s, at)
 	want := func(t *testing.T, config *tls.Config, status int) {
 		t.Helper()
-		for _, h2 := range []bool{false, true} {
-			client := &http.Client{Transport: &http.Transport{TLSClientConfig: config.Clone(), ForceAttemptHTTP2: h2}}
-			for path, status := range map[string]int{open: status, "/keys/shop/shop/jwks.json": 200} {
-				for range 2 { // the second finds the certificate remembered
-					response, err := client.Get("https://" + at.auth.Addr().String() + path)
-					if err != nil {
-						t.Fatal(err)
-					}
-					_, _ = io.Copy(io.Discard, response.Body)
-					_ = response.Body.Close()
-					if response.StatusCode != status || (response.ProtoMajor == 2) != h2 {
-						t.Errorf("%s over %s: got %d, want %d", path, response.Proto, response.StatusCode, status)
-					}
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: config.Clone()}}
+		for path, status := range map[string]int{open: status, "/keys/shop/shop/jwks.json": 200} {
+			for range 2 { // the second finds the certificate remembered
+				response, err := client.Get("https://" + at.auth.Addr().String() + path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, response.Body)
+				_ = response.Body.Close()
+				if response.StatusCode != status {
+					t.Errorf("%s: got %d, want %d", path, response.StatusCode, status)
 				}
 			}
-			client.CloseIdleConnections()
 		}
+		client.CloseIdleConnections()
 		response, err := dialGRPC(t, at.grpc, credentials.NewTLS(config.Clone())).Check(t.Context(), question())
 		if err != nil || (response.GetStatus().GetCode() == 0) != (status == 200) {
 			t.Errorf("gRPC: %v, %v", response, err)
@@ -693,31 +695,6 @@ func TestSlowClientsAreClosed(t *testing.T) {
 	}
 }
 
-// TestHTTP2OutlivesTheLimitOfARequest asks twice on one connection, and lets
-// more time pass between than a request may take.
-func TestHTTP2OutlivesTheLimitOfARequest(t *testing.T) {
-	s, _ := newTestServer(t, Options{InsecureHTTP: true}, time.Now)
-	at := listeners{auth: listenTB(t), admin: listenTB(t)}
-	run(t, s, at)
-	transport := &http.Transport{Protocols: new(http.Protocols)}
-	transport.Protocols.SetUnencryptedHTTP2(true)
-	defer transport.CloseIdleConnections()
-	for range 2 {
-		response, err := (&http.Client{Transport: transport}).Get("http://" + at.auth.Addr().String() + "/auth/nginx/shop/orders")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = response.Body.Close()
-		if response.ProtoMajor != 2 || response.StatusCode != 403 {
-			t.Errorf("got %s %d", response.Proto, response.StatusCode)
-		}
-		s.connections.closeSlow(time.Since(s.connections.start) + 2*readTimeout)
-	}
-	if n := s.connections.open.Load(); n != 1 {
-		t.Errorf("%d connections, want the one of both requests", n)
-	}
-}
-
 // TestWhoTakesNoAnswerIsCutOff writes to one who does not read.
 func TestWhoTakesNoAnswerIsCutOff(t *testing.T) {
 	ours, theirs := net.Pipe()
@@ -797,4 +774,47 @@ func TestAHungGRPCCallDoesNotHoldTheProcess(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestWhatIsNoQuestionIsDenied sends over gRPC what cannot be read, which
+// grpc-go would answer with an error.
+func TestWhatIsNoQuestionIsDenied(t *testing.T) {
+	s, out := newOpenServer(t, Options{InsecureHTTP: true}, time.Now)
+	at := listeners{auth: listenTB(t), grpc: listenTB(t), admin: listenTB(t)}
+	run(t, s, at)
+	connection, err := grpc.NewClient(at.grpc.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = connection.Close() }()
+	good, err := proto.Marshal(question())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, raw := range map[string][]byte{
+		"nothing":                 {},
+		"no message":              []byte("\xff\xff\xff"),
+		"a path that is no UTF-8": bytes.Replace(good, []byte("\x01/"), []byte("\x01\xff"), 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			response := &authv3.CheckResponse{}
+			err := connection.Invoke(t.Context(), "/envoy.service.auth.v3.Authorization/Check", raw, response, grpc.ForceCodecV2(rawRequests{encoding.GetCodecV2("proto")}))
+			if err != nil || response.GetDeniedResponse().GetStatus().GetCode() != 403 {
+				t.Errorf("got %v, %v", response, err)
+			}
+		})
+	}
+	if n := denied(s, "unreadable_request"); n != 3 {
+		t.Errorf("%d are counted, want 3", n)
+	}
+	if !strings.Contains(out.String(), `"reason":"unreadable_request"`) {
+		t.Error("none is logged")
+	}
+}
+
+// rawRequests sends bytes as they are.
+type rawRequests struct{ encoding.CodecV2 }
+
+func (rawRequests) Marshal(v any) (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer(v.([]byte))}, nil
 }

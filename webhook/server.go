@@ -387,20 +387,20 @@ func (s *server) tlsConfig(certificate func(*tls.ClientHelloInfo) (*tls.Certific
 	if err != nil {
 		return nil, fmt.Errorf("--tls-min-version: %w", err)
 	}
-	config := &tls.Config{MinVersion: minVersion, GetCertificate: certificate, NextProtos: []string{"h2", "http/1.1"}} //nolint:gosec // 1.2 at least
+	config := &tls.Config{MinVersion: minVersion, GetCertificate: certificate, NextProtos: []string{"http/1.1"}} //nolint:gosec // 1.2 at least
 	if s.options.CallerCAFile != "" {
 		config.ClientAuth = tls.RequestClientCert
 	}
 	return config, nil
 }
 
-// authServer speaks HTTP/1.1 and HTTP/2 over connections that have spoken TLS
-// before, if they do.
+// authServer speaks HTTP/1.1 over connections that have spoken TLS before, if
+// they do. Over HTTP/2 what net/http cannot read would be an error, and one
+// request's error the end of all others on its connection.
 func (s *server) authServer() *http.Server {
 	server := s.httpServer(s.auth)
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
-	server.Protocols.SetUnencryptedHTTP2(true)
 	server.ConnContext = withConn
 	return server
 }
@@ -408,6 +408,7 @@ func (s *server) authServer() *http.Server {
 // grpcServer serves Envoy; config is nil without TLS.
 func (s *server) grpcServer(config *tls.Config) *grpc.Server {
 	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(grpcauth.Codec()),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(uint32(s.options.MaxConcurrent)), //nolint:gosec // validated

@@ -628,7 +628,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = response.Body.Close()
-	if response.ProtoMajor != 2 || response.StatusCode != 403 {
+	if response.ProtoMajor != 1 || response.StatusCode != 403 {
 		t.Errorf("got %s %d", response.Proto, response.StatusCode)
 	}
 	stop()

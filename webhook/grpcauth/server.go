@@ -2,12 +2,15 @@ package grpcauth
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
 	"github.com/keywright/keywright/webhook/authz"
 )
+
+var errNoRequest = errors.New("what came says nothing about a request, or cannot be read")
 
 // Server answers Check.
 type Server struct {
@@ -44,6 +47,11 @@ func (s *Server) Check(ctx context.Context, check *authv3.CheckRequest) (respons
 		return denied(refused), nil
 	}
 	defer done()
+	if check.GetAttributes() == nil {
+		d := s.Gate.Refuse(authz.ReasonUnreadableRequest, errNoRequest)
+		s.Log(authz.Request{}, d)
+		return denied(&d), nil
+	}
 	req := Request(check)
 	d := s.Gate.Check(ctx, req)
 	response = Respond(check, &d)
