@@ -88,20 +88,6 @@ func newProxy(name, version, address string) *Proxy {
 	}
 }
 
-// freePorts gives addresses on loopback that were free a moment ago.
-func freePorts(n int) ([]string, error) {
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("looking for a free port: %w", err)
-		}
-		defer l.Close() //nolint:errcheck // nothing was written
-		out = append(out, l.Addr().String())
-	}
-	return out, nil
-}
-
 // find looks for a program, in /usr/sbin too, which is not in every user's PATH.
 func find(name string) (string, error) {
 	for _, at := range []string{name, "/usr/sbin/" + name} {

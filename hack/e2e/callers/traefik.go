@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"strings"
 	"text/template"
+
+	"github.com/keywright/keywright/hack/e2e/stack"
 )
 
 //go:embed traefik.yaml.tmpl
@@ -93,7 +95,7 @@ func startTraefik(ctx context.Context, name string, env []string, provider ...st
 	if err != nil {
 		return nil, nil, "", "", err
 	}
-	ports, err := freePorts(2)
+	ports, err := stack.FreePorts(2)
 	if err != nil {
 		return nil, nil, "", "", err
 	}

@@ -56,7 +56,7 @@ type Gate struct {
 // StartController starts a controller and waits until it is ready. Extra
 // arguments come last, so that they count.
 func (s *Stack) StartController(ctx context.Context, name string, args ...string) (*Process, error) {
-	ports, err := freePorts(2)
+	ports, err := FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (s *Stack) StartController(ctx context.Context, name string, args ...string
 // StartGate starts a gate with a certificate for 127.0.0.1 and waits until it
 // is ready.
 func (s *Stack) StartGate(ctx context.Context, name string, args ...string) (*Gate, error) {
-	ports, err := freePorts(4)
+	ports, err := FreePorts(4)
 	if err != nil {
 		return nil, err
 	}
@@ -200,8 +200,9 @@ func (p *Process) Terminate() error {
 	return p.err
 }
 
-// freePorts gives addresses on loopback that were free a moment ago.
-func freePorts(n int) ([]string, error) {
+// FreePorts gives n addresses on loopback, as host:port, that were free a moment
+// ago. They differ from each other.
+func FreePorts(n int) ([]string, error) {
 	var out []string
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
