@@ -3,9 +3,6 @@ package webhook
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -86,20 +83,9 @@ func shopKey(t testing.TB, sequence int64, states ...v1alpha1.KeyState) *v1alpha
 	sk.Spec.Propagation.VerifierLag.Duration = time.Minute
 	sk.Status.Sequence = sequence
 	for i, state := range states {
-		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m, err := keyset.MembersOf(&private.PublicKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		public := v1alpha1.PublicJWK(m)
-		sk.Status.Keys = append(sk.Status.Keys, v1alpha1.KeyStatus{
-			Issuer: "https://auth.example",
-			KeyID:  "k" + string(rune('0'+i)), Algorithm: "ES256", State: state, PublicKey: &public,
-			MaxTokenTTL: v1alpha1.Duration{Duration: time.Hour},
-		})
+		k := newSigner(t, "k"+string(rune('0'+i)), state).status
+		k.Issuer = sk.Spec.Issuer
+		sk.Status.Keys = append(sk.Status.Keys, k)
 	}
 	return sk
 }
