@@ -5,8 +5,9 @@
 HISTORIES ?= 10000
 # How long each fuzz target runs in `make fuzz`.
 FUZZTIME ?= 1m
-# Test binaries that run at once: the tests start real control planes.
-PARALLEL ?= 2
+# Test binaries that run at once. They start real control planes; the longest of
+# them mostly wait for what takes real time.
+PARALLEL ?= 3
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
@@ -60,7 +61,7 @@ fmt: bin/golangci-lint ## Format the Go files
 
 .PHONY: test
 test: deps controlplane ingress-nginx traefik lint verify bin/gotestsum bin/helm ## Everything; HISTORIES=N sets the model test's histories
-	bin/gotestsum --format pkgname-and-test-fails -- -p $(PARALLEL) -timeout 30m ./...
+	bin/gotestsum --format pkgname-and-test-fails -- -p $(PARALLEL) -parallel 4 -ldflags='-s -w' -timeout 30m ./...
 
 .PHONY: test-unit
 test-unit: ## The quick part

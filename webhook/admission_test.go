@@ -60,29 +60,6 @@ func newOpenServer(t testing.TB, o Options, clock func() time.Time) (*server, *l
 	return s, out
 }
 
-// run serves on real connections until the test ends.
-func run(t testing.TB, s *server, at listeners) {
-	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, at) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func listenTB(t testing.TB) net.Listener {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
 func dialGRPC(t testing.TB, l net.Listener, c credentials.TransportCredentials) authv3.AuthorizationClient {
 	t.Helper()
 	connection, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(c))
@@ -122,7 +99,7 @@ func TestCallersProveThemselvesBySecret(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "secret")
 	writeFile(t, file, "\n"+firstSecret+"\n")
 	s, out := newOpenServer(t, Options{InsecureHTTP: true, CallerSecretFile: file}, time.Now)
-	at := listeners{auth: listenTB(t), grpc: listenTB(t), admin: listenTB(t)}
+	at := listeners{auth: listen(t), grpc: listen(t), admin: listen(t)}
 	run(t, s, at)
 	client := dialGRPC(t, at.grpc, insecure.NewCredentials())
 	want := func(when string, status int, secrets ...string) {
@@ -234,17 +211,26 @@ func newAuthority(t testing.TB) *authority {
 	return a
 }
 
+// certify makes a key and a certificate of it, from an hour ago to in an hour
+// where the template says nothing else; by signs it, itself when nil.
 func certify(t testing.TB, by *authority, template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template.SerialNumber, template.Subject = big.NewInt(time.Now().UnixNano()), pkix.Name{CommonName: "proxy"}
+	if template.SerialNumber == nil {
+		template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	}
+	if template.Subject.CommonName == "" {
+		template.Subject = pkix.Name{CommonName: "of a test"}
+	}
+	if template.NotBefore.IsZero() {
+		template.NotBefore = time.Now().Add(-time.Hour)
+	}
 	if template.NotAfter.IsZero() {
 		template.NotAfter = time.Now().Add(time.Hour)
 	}
-	template.NotBefore = time.Now().Add(-time.Hour)
 	parent, key := template, private
 	if by != nil {
 		parent, key = by.cert, by.private
@@ -278,7 +264,7 @@ func TestCallersProveThemselvesByCertificate(t *testing.T) {
 	s, _ := newOpenServer(t, Options{
 		TLSCertFile: filepath.Join(dir, "tls.crt"), TLSKeyFile: filepath.Join(dir, "tls.key"), TLSMinVersion: "1.3", CallerCAFile: file,
 	}, time.Now)
-	at := listeners{auth: listenTB(t), grpc: listenTB(t), admin: listenTB(t)}
+	at := listeners{auth: listen(t), grpc: listen(t), admin: listen(t)}
 	run(t, s, at)
 	want := func(t *testing.T, config *tls.Config, status int) {
 		t.Helper()
@@ -434,7 +420,7 @@ func TestOverloadDenies(t *testing.T) {
 
 func TestConnectionsAreLimited(t *testing.T) {
 	s, _ := newOpenServer(t, Options{InsecureHTTP: true, MaxConcurrent: 10, MaxConnections: 2}, time.Now)
-	at := listeners{auth: listenTB(t), admin: listenTB(t)}
+	at := listeners{auth: listen(t), admin: listen(t)}
 	run(t, s, at)
 	var connections []net.Conn
 	status := func(c net.Conn) string {
@@ -598,7 +584,7 @@ func TestWhatNetHTTPRefusesIsDenied(t *testing.T) {
 		s, out := newOpenServer(t, Options{
 			InsecureHTTP: insecure, TLSCertFile: filepath.Join(dir, "tls.crt"), TLSKeyFile: filepath.Join(dir, "tls.key"), TLSMinVersion: "1.3",
 		}, time.Now)
-		at := listeners{auth: listenTB(t), admin: listenTB(t)}
+		at := listeners{auth: listen(t), admin: listen(t)}
 		run(t, s, at)
 		for name, raw := range requests {
 			t.Run(fmt.Sprintf("TLS %v/%s", !insecure, name), func(t *testing.T) {
@@ -727,10 +713,8 @@ func TestWhoTakesNoAnswerIsCutOff(t *testing.T) {
 
 func TestGRPCDrains(t *testing.T) {
 	s, _ := newOpenServer(t, Options{InsecureHTTP: true, ShutdownDelay: 300 * time.Millisecond}, time.Now)
-	at := listeners{auth: listenTB(t), grpc: listenTB(t), admin: listenTB(t)}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, at) }()
+	at := listeners{auth: listen(t), grpc: listen(t), admin: listen(t)}
+	stop, ended := serve(s, at)
 	client := dialGRPC(t, at.grpc, insecure.NewCredentials())
 	allowed := func() bool {
 		response, err := client.Check(t.Context(), question())
@@ -755,10 +739,8 @@ func TestAHungGRPCCallDoesNotHoldTheProcess(t *testing.T) {
 	s.drain = 200 * time.Millisecond
 	entered, release := make(chan struct{}), make(chan struct{})
 	s.grpc.Took = func(time.Duration) { close(entered); <-release }
-	at := listeners{auth: listenTB(t), grpc: listenTB(t), admin: listenTB(t)}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, at) }()
+	at := listeners{auth: listen(t), grpc: listen(t), admin: listen(t)}
+	stop, ended := serve(s, at)
 	client := dialGRPC(t, at.grpc, insecure.NewCredentials())
 	failed := make(chan error, 1)
 	go func() {

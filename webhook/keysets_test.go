@@ -1,10 +1,7 @@
 package webhook
 
 import (
-	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -36,32 +33,24 @@ type gatesSecret struct {
 // signer signs it, itself when nil.
 func newGatesSecret(t *testing.T, signer *gatesSecret, change func(*x509.Certificate)) *gatesSecret {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: keyset.GateServerName}, DNSNames: []string{keyset.GateServerName},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: keyset.GateServerName}, DNSNames: []string{keyset.GateServerName}, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	if change != nil {
 		change(template)
 	}
-	parent, by := template, any(private)
+	var by *authority
 	if signer != nil {
-		parent, by = signer.pair.Leaf, signer.pair.PrivateKey
+		by = &authority{cert: signer.pair.Leaf, private: signer.pair.PrivateKey.(*ecdsa.PrivateKey)}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &private.PublicKey, by)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert, private := certify(t, by, template)
 	key, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &gatesSecret{data: map[string][]byte{
-		"tls.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		"tls.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}),
 		"tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
 	}}
 	if s.pair, err = tls.X509KeyPair(s.data["tls.crt"], s.data["tls.key"]); err != nil {
@@ -83,27 +72,18 @@ func asker(shows *gatesSecret, trusts ...*gatesSecret) *http.Client {
 	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: config}}
 }
 
-// serveAll starts all listeners and gives the address of keysets.
-func serveAll(t *testing.T, s *server) (address string, stop func()) {
+// serveKeysets serves until the test ends and gives the address of keysets.
+func serveKeysets(t *testing.T, s *server) (address string) {
 	t.Helper()
 	at := listeners{auth: listen(t), admin: listen(t), keysets: listen(t)}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, at) }()
-	return at.keysets.Addr().String(), func() {
-		t.Helper()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}
+	run(t, s, at)
+	return at.keysets.Addr().String()
 }
 
 func TestKeysetsAreForThePinnedCertificateAlone(t *testing.T) {
 	s, out := newTestServer(t, Options{InsecureHTTP: true}, time.Now)
 	s.feed.setSigningKey(shopKey(t, 3, v1alpha1.KeyActive))
-	address, stop := serveAll(t, s)
-	defer stop()
+	address := serveKeysets(t, s)
 	url := "https://" + address + keyset.KeysetsPath + "shop/shop"
 	get := func(c *http.Client) (int, error) {
 		response, err := c.Get(url)
@@ -201,8 +181,7 @@ func TestKeysetsCertificateMustBeOfTheDay(t *testing.T) {
 			s, _ := newTestServer(t, Options{InsecureHTTP: true}, time.Now)
 			secret := newGatesSecret(t, nil, change)
 			s.pin.set(secret.data)
-			address, stop := serveAll(t, s)
-			defer stop()
+			address := serveKeysets(t, s)
 			if response, err := asker(secret, secret).Get("https://" + address + keyset.KeysetsPath + "shop/shop"); err == nil {
 				_ = response.Body.Close()
 				t.Errorf("got %d", response.StatusCode)

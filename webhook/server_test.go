@@ -3,12 +3,8 @@ package webhook
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -87,20 +83,9 @@ func shopKey(t testing.TB, sequence int64, states ...v1alpha1.KeyState) *v1alpha
 	sk.Spec.Propagation.VerifierLag.Duration = time.Minute
 	sk.Status.Sequence = sequence
 	for i, state := range states {
-		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m, err := keyset.MembersOf(&private.PublicKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		public := v1alpha1.PublicJWK(m)
-		sk.Status.Keys = append(sk.Status.Keys, v1alpha1.KeyStatus{
-			Issuer: "https://auth.example",
-			KeyID:  "k" + string(rune('0'+i)), Algorithm: "ES256", State: state, PublicKey: &public,
-			MaxTokenTTL: v1alpha1.Duration{Duration: time.Hour},
-		})
+		k := newSigner(t, "k"+string(rune('0'+i)), state).status
+		k.Issuer = sk.Spec.Issuer
+		sk.Status.Keys = append(sk.Status.Keys, k)
 	}
 	return sk
 }
@@ -536,28 +521,16 @@ func TestContact(t *testing.T) {
 	}
 }
 
-// writeCertificate writes a new self-signed certificate and gives its serial
-// number.
+// writeCertificate writes a new self-signed certificate with a serial number.
 func writeCertificate(t *testing.T, dir string, serial int64) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "gate"}, DNSNames: []string{"gate"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert, private := certify(t, nil, &x509.Certificate{SerialNumber: big.NewInt(serial), DNSNames: []string{"gate"}})
 	key, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, block := range map[string]*pem.Block{
-		"tls.crt": {Type: "CERTIFICATE", Bytes: der}, "tls.key": {Type: "PRIVATE KEY", Bytes: key},
+		"tls.crt": {Type: "CERTIFICATE", Bytes: cert.Raw}, "tls.key": {Type: "PRIVATE KEY", Bytes: key},
 	} {
 		// Renamed into place, as the kubelet does.
 		fresh := filepath.Join(dir, name+".new")
@@ -570,13 +543,34 @@ func writeCertificate(t *testing.T, dir string, serial int64) {
 	}
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// serve serves on real connections until stop is called; ended then says how it
+// went.
+func serve(s *server, at listeners) (stop context.CancelFunc, ended <-chan error) {
+	ctx, stop := context.WithCancel(context.Background())
+	end := make(chan error, 1)
+	go func() { end <- s.serve(ctx, at) }()
+	return stop, end
+}
+
+// run serves until the test ends.
+func run(t testing.TB, s *server, at listeners) {
+	t.Helper()
+	stop, ended := serve(s, at)
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // await asks until it is so.
@@ -601,9 +595,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 		TLSCertFile: filepath.Join(dir, "tls.crt"), TLSKeyFile: filepath.Join(dir, "tls.key"), TLSMinVersion: "1.3",
 	}, time.Now)
 	auth, admin := listen(t), listen(t)
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}) }()
+	stop, ended := serve(s, listeners{auth: auth, admin: admin})
 
 	serial := func() int64 {
 		conn, err := tls.Dial("tcp", auth.Addr().String(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test's own
@@ -640,9 +632,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 func TestDrain(t *testing.T) {
 	s, _ := newTestServer(t, Options{InsecureHTTP: true, ShutdownDelay: 300 * time.Millisecond}, time.Now)
 	auth, admin := listen(t), listen(t)
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}) }()
+	stop, ended := serve(s, listeners{auth: auth, admin: admin})
 	client := &http.Client{Transport: &http.Transport{}}
 	status := func(address, path string) (int, bool) {
 		response, err := client.Get("http://" + address + path)
@@ -674,9 +664,7 @@ func TestASlowConnectionIsClosedAndIsNoFailure(t *testing.T) {
 	s, _ := newTestServer(t, Options{InsecureHTTP: true}, time.Now)
 	s.drain = 200 * time.Millisecond
 	auth, admin := listen(t), listen(t)
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}) }()
+	stop, ended := serve(s, listeners{auth: auth, admin: admin})
 	var open []net.Conn
 	for _, l := range []net.Listener{auth, admin} {
 		conn, err := net.Dial("tcp", l.Addr().String())
@@ -723,15 +711,7 @@ func TestFailureEndsTheProcess(t *testing.T) {
 func TestHostileRequestsAreDenied(t *testing.T) {
 	s, _ := newTestServer(t, Options{InsecureHTTP: true}, time.Now)
 	auth, admin := listen(t), listen(t)
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.serve(ctx, listeners{auth: auth, admin: admin}) }()
-	defer func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}()
+	run(t, s, listeners{auth: auth, admin: admin})
 	requests := map[string]string{
 		"a huge token":                   "GET /auth/nginx/a/b HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer " + strings.Repeat(".", 100_000) + "\r\n\r\n",
 		"a query that cannot be decoded": "GET /auth/nginx/a/b?host=%zz;&& HTTP/1.1\r\nHost: g\r\n\r\n",

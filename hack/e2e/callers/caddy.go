@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"os"
 	"text/template"
+
+	"github.com/keywright/keywright/hack/e2e/stack"
 )
 
 //go:embed Caddyfile.tmpl
@@ -27,7 +29,7 @@ func StartCaddy(ctx context.Context, o Options) (_ *Proxy, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(2)
+	ports, err := stack.FreePorts(2)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
+
+	"github.com/keywright/keywright/hack/e2e/stack"
 )
 
 var (
@@ -33,7 +35,7 @@ func StartHAProxy(ctx context.Context, o Options) (_ *Proxy, err error) {
 		return nil, err
 	}
 	version, _, _ := strings.Cut(strings.TrimPrefix(line, "HAProxy version "), " ")
-	ports, err := freePorts(1)
+	ports, err := stack.FreePorts(1)
 	if err != nil {
 		return nil, err
 	}

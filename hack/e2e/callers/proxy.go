@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"text/template"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // ErrNotInstalled says that a program to run is missing.
@@ -88,20 +90,6 @@ func newProxy(name, version, address string) *Proxy {
 	}
 }
 
-// freePorts gives addresses on loopback that were free a moment ago.
-func freePorts(n int) ([]string, error) {
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("looking for a free port: %w", err)
-		}
-		defer l.Close() //nolint:errcheck // nothing was written
-		out = append(out, l.Addr().String())
-	}
-	return out, nil
-}
-
 // find looks for a program, in /usr/sbin too, which is not in every user's PATH.
 func find(name string) (string, error) {
 	for _, at := range []string{name, "/usr/sbin/" + name} {
@@ -160,23 +148,22 @@ func runWith(dir string, env []string, binary string, args ...string) (*program,
 
 // await repeats a check until it gives nil, the program ends or ctx does.
 func (p *program) await(ctx context.Context, check func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return nil
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
+		if last = check(); last == nil {
+			return true, nil
 		}
 		select {
-		case <-tick.C:
 		case <-p.done:
-			return fmt.Errorf("it ended: %w; its log:\n%s", err, p.tail())
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w; its log:\n%s", ctx.Err(), err, p.tail())
+			return false, errors.New("it ended")
+		default:
+			return false, nil
 		}
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w; its log:\n%s", err, last, p.tail())
 	}
+	return nil
 }
 
 func (p *program) tail() string {

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"text/template"
+
+	"github.com/keywright/keywright/hack/e2e/buildcache"
+	"github.com/keywright/keywright/hack/e2e/stack"
 )
 
 //go:embed traefik.yaml.tmpl
@@ -89,11 +90,11 @@ func StartTraefikIngress(ctx context.Context, kubeconfig, caFile string) (_ *Pro
 
 // startTraefik starts the program with a provider.
 func startTraefik(ctx context.Context, name string, env []string, provider ...string) (_ *Proxy, _ *program, admin, dir string, err error) {
-	binary, err := buildTraefik(ctx)
+	binary, err := buildcache.Path(ctx, "traefik", nil)
 	if err != nil {
 		return nil, nil, "", "", err
 	}
-	ports, err := freePorts(2)
+	ports, err := stack.FreePorts(2)
 	if err != nil {
 		return nil, nil, "", "", err
 	}
@@ -128,17 +129,4 @@ func startTraefik(ctx context.Context, name string, env []string, provider ...st
 		return nil, nil, "", "", errors.Join(err, p.Stop())
 	}
 	return p, process, ports[1], dir, nil
-}
-
-// buildTraefik gives the path of the program.
-func buildTraefik(ctx context.Context) (string, error) {
-	_, file, _, _ := runtime.Caller(0)
-	script := filepath.Join(filepath.Dir(file), "..", "..", "traefik", "build.sh")
-	cmd := exec.CommandContext(ctx, script)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("building Traefik: %w", err)
-	}
-	return strings.TrimSpace(string(out)), nil
 }

@@ -1,7 +1,6 @@
 package controlplane
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,22 +8,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/go-logr/logr"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/keywright/keywright/hack/e2e/buildcache"
 )
 
 const (
@@ -36,8 +32,6 @@ const (
 	startTimeout = 2 * time.Minute
 	stopTimeout  = 20 * time.Second
 	pollInterval = 50 * time.Millisecond
-
-	tokenLifetime = 24 * time.Hour
 )
 
 // controllers are those whose work can be seen without a node.
@@ -84,11 +78,7 @@ var quiet sync.Once
 // controller manager has done its first work. The caller must call Stop.
 func Start(ctx context.Context, opts Options) (_ *ControlPlane, err error) {
 	quiet.Do(func() { log.SetLogger(logr.Discard()) })
-	progress := opts.Progress
-	if progress == nil {
-		progress = os.Stderr
-	}
-	assets, err := findAssets(ctx, progress)
+	assets, err := buildcache.Path(ctx, "controlplane", opts.Progress)
 	if err != nil {
 		return nil, err
 	}
@@ -116,35 +106,6 @@ func Start(ctx context.Context, opts Options) (_ *ControlPlane, err error) {
 		return nil, err
 	}
 	return cp, nil
-}
-
-// findAssets asks hack/controlplane/build.sh, which alone knows the order in
-// which the programs are looked for.
-func findAssets(ctx context.Context, progress io.Writer) (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("finding the repository: %w", err)
-	}
-	script := filepath.Join("hack", "controlplane", "build.sh")
-	for {
-		if _, err := os.Stat(filepath.Join(dir, script)); err == nil {
-			break
-		}
-		if parent := filepath.Dir(dir); parent != dir {
-			dir = parent
-			continue
-		}
-		return "", fmt.Errorf("finding %s: not in the working directory nor above it; run from inside the repository", script)
-	}
-	cmd := exec.CommandContext(ctx, filepath.Join(dir, script))
-	cmd.Stderr = progress
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = stopTimeout
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("getting the programs of the control plane with %s: %w; run `make controlplane` to see why", script, err)
-	}
-	return strings.TrimSpace(string(out)), nil
 }
 
 // wrap writes a script that leaves its process ID in a file and becomes the
@@ -313,163 +274,6 @@ func (cp *ControlPlane) awaitControllers(ctx context.Context) error {
 	return nil
 }
 
-// Dir is the folder that holds logs (NAME.log), kubeconfigs and data until
-// Stop removes it.
-func (cp *ControlPlane) Dir() string { return cp.dir }
-
-// Assets is the folder of the programs.
-func (cp *ControlPlane) Assets() string { return cp.assets }
-
-// AdminConfig returns a new client configuration of a cluster administrator.
-func (cp *ControlPlane) AdminConfig() *rest.Config { return rest.CopyConfig(cp.env.Config) }
-
-// AdminKubeconfig is the path of a kubeconfig file of a cluster administrator.
-func (cp *ControlPlane) AdminKubeconfig() string { return filepath.Join(cp.dir, "admin.kubeconfig") }
-
-// ConfigFor returns a client configuration that carries a token of the service
-// account and nothing else, so that what it may do is what RBAC gives that
-// account. The account must exist; the token lives for a day.
-func (cp *ControlPlane) ConfigFor(ctx context.Context, namespace, serviceAccount string) (*rest.Config, error) {
-	client, err := kubernetes.NewForConfig(cp.AdminConfig())
-	if err != nil {
-		return nil, fmt.Errorf("making the admin's client: %w", err)
-	}
-	seconds := int64(tokenLifetime / time.Second)
-	request, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, serviceAccount, &authenticationv1.TokenRequest{
-		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("requesting a token of service account %s/%s: %w", namespace, serviceAccount, err)
-	}
-	config := rest.AnonymousClientConfig(cp.env.Config)
-	config.BearerToken = request.Status.Token
-	return config, nil
-}
-
-// KubeconfigFor writes ConfigFor into a kubeconfig file, with the namespace as
-// its default, and returns its path.
-func (cp *ControlPlane) KubeconfigFor(ctx context.Context, namespace, serviceAccount string) (string, error) {
-	config, err := cp.ConfigFor(ctx, namespace, serviceAccount)
-	if err != nil {
-		return "", err
-	}
-	const name = "keywright"
-	path := filepath.Join(cp.dir, namespace+"."+serviceAccount+".kubeconfig")
-	err = clientcmd.WriteToFile(clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{name: {Server: config.Host, CertificateAuthorityData: config.CAData}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{name: {Token: config.BearerToken}},
-		Contexts:       map[string]*clientcmdapi.Context{name: {Cluster: name, AuthInfo: name, Namespace: namespace}},
-		CurrentContext: name,
-	}, path)
-	if err != nil {
-		return "", fmt.Errorf("writing the kubeconfig of service account %s/%s: %w", namespace, serviceAccount, err)
-	}
-	return path, nil
-}
-
-// Kubectl runs the real kubectl as an administrator, with nothing on its
-// standard input. A --kubeconfig among the arguments makes it another user.
-func (cp *ControlPlane) Kubectl(ctx context.Context, args ...string) (stdout, stderr string, err error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(cp.assets, "kubectl"), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+cp.AdminKubeconfig())
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		return out.String(), errs.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
-	}
-	return out.String(), errs.String(), nil
-}
-
-// StopAPIServer kills the API server, so that its port refuses connections.
-// etcd keeps the data.
-func (cp *ControlPlane) StopAPIServer() error {
-	return cp.halt(apiServer, cp.env.ControlPlane.GetAPIServer().Stop)
-}
-
-// StartAPIServer starts the API server again on the same port, with the same
-// certificates, and returns when it is healthy.
-func (cp *ControlPlane) StartAPIServer() error {
-	return cp.restart(apiServer, cp.env.ControlPlane.GetAPIServer().Start)
-}
-
-// PauseAPIServer makes the API server hang: connections open and requests are
-// taken, and none is answered until ResumeAPIServer.
-func (cp *ControlPlane) PauseAPIServer() error { return cp.pause(apiServer) }
-
-// ResumeAPIServer ends a pause; without one it does nothing.
-func (cp *ControlPlane) ResumeAPIServer() error { return cp.resume(apiServer) }
-
-// StopEtcd kills etcd. Its folder EtcdData may then be copied, or replaced by
-// an earlier copy.
-func (cp *ControlPlane) StopEtcd() error { return cp.halt(etcd, cp.env.ControlPlane.Etcd.Stop) }
-
-// StartEtcd starts etcd again on the same port, with what is in EtcdData, and
-// returns when it is healthy.
-func (cp *ControlPlane) StartEtcd() error { return cp.restart(etcd, cp.env.ControlPlane.Etcd.Start) }
-
-// PauseEtcd makes etcd hang until ResumeEtcd.
-func (cp *ControlPlane) PauseEtcd() error { return cp.pause(etcd) }
-
-// ResumeEtcd ends a pause; without one it does nothing.
-func (cp *ControlPlane) ResumeEtcd() error { return cp.resume(etcd) }
-
-// EtcdURL is where etcd answers, without TLS.
-func (cp *ControlPlane) EtcdURL() string { return cp.env.ControlPlane.Etcd.URL.String() }
-
-// EtcdData is the folder of etcd's data.
-func (cp *ControlPlane) EtcdData() string { return filepath.Join(cp.dir, "etcd-data") }
-
-func (cp *ControlPlane) halt(program string, stop func() error) error {
-	if err := cp.kill(program); err != nil {
-		return err
-	}
-	cp.paused[program] = false
-	if err := reap(stop); err != nil {
-		return fmt.Errorf("stopping %s: %w", program, err)
-	}
-	return nil
-}
-
-func (cp *ControlPlane) restart(program string, start func() error) error {
-	if err := start(); err != nil {
-		return errors.Join(fmt.Errorf("starting %s again: %w", program, err), cp.logTails())
-	}
-	return nil
-}
-
-func (cp *ControlPlane) pause(program string) error {
-	pid, err := cp.signal(program, syscall.SIGSTOP)
-	if err != nil {
-		return err
-	}
-	cp.paused[program] = true
-	// The signal is not there yet when kill returns, and a request in that
-	// instant would still be answered: wait until the process has stopped.
-	var status syscall.WaitStatus
-	for {
-		_, err := syscall.Wait4(pid, &status, syscall.WUNTRACED, nil)
-		if errors.Is(err, syscall.EINTR) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("waiting for %s to pause: %w", program, err)
-		}
-		if !status.Stopped() {
-			return fmt.Errorf("waiting for %s to pause: it ended with status %d", program, status)
-		}
-		return nil
-	}
-}
-
-func (cp *ControlPlane) resume(program string) error {
-	if !cp.paused[program] {
-		return nil
-	}
-	cp.paused[program] = false
-	_, err := cp.signal(program, syscall.SIGCONT)
-	return err
-}
-
 // Stop ends the processes that Start began and removes the folder. It may be
 // called more than once.
 func (cp *ControlPlane) Stop() error {
@@ -500,17 +304,6 @@ func (cp *ControlPlane) stop() error {
 	return errors.Join(append(errs, os.RemoveAll(cp.dir))...)
 }
 
-// reap calls stop of envtest until it has noticed the end of a process that was
-// killed: between the two it answers that there is no such process.
-func reap(stop func() error) error {
-	var last error
-	err := wait.PollUntilContextTimeout(context.Background(), pollInterval, stopTimeout, true, func(context.Context) (bool, error) {
-		last = stop()
-		return !errors.Is(last, syscall.ESRCH), nil
-	})
-	return errors.Join(err, last)
-}
-
 func (cp *ControlPlane) stopControllerManager() error {
 	if cp.kcm == nil {
 		return nil
@@ -528,38 +321,6 @@ func (cp *ControlPlane) stopControllerManager() error {
 	}
 	<-cp.kcmEnd
 	return nil
-}
-
-func (cp *ControlPlane) pidFile(program string) string {
-	return filepath.Join(cp.dir, program+".pid")
-}
-
-func (cp *ControlPlane) signal(program string, sig syscall.Signal) (pid int, err error) {
-	raw, err := os.ReadFile(cp.pidFile(program))
-	if err != nil {
-		return 0, fmt.Errorf("finding the process of %s: %w", program, err)
-	}
-	pid, err = strconv.Atoi(strings.TrimSpace(string(raw)))
-	if err != nil {
-		return 0, fmt.Errorf("reading the process ID of %s: %w", program, err)
-	}
-	if err := syscall.Kill(pid, sig); err != nil {
-		return 0, fmt.Errorf("sending %s to %s: %w", sig, program, err)
-	}
-	return pid, nil
-}
-
-// kill ends a program and forgets its process ID. One that has ended already is
-// no error.
-func (cp *ControlPlane) kill(program string) error {
-	_, err := cp.signal(program, syscall.SIGKILL)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return os.Remove(cp.pidFile(program))
 }
 
 func (cp *ControlPlane) logPath(program string) string {

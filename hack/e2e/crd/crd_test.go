@@ -77,10 +77,12 @@ func TestCustomResources(t *testing.T) {
 	})
 }
 
-// rules tries each rule of a kind from both sides.
+// rules tries each rule of a kind from both sides, several at a time: nothing is
+// stored.
 func (s *server) rules(t *testing.T, kind string, rules map[string]rule) {
 	for name, tc := range rules {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			object := parse(t, manifest(kind, "case", tc.accepted))
 			_, err := s.resource(kind).Create(t.Context(), object, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict})
 			if err != nil {

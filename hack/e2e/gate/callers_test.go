@@ -3,14 +3,8 @@
 package gate
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -96,7 +90,9 @@ func startProxy(t *testing.T, start func(context.Context, callers.Options) (*cal
 	var served []callers.Site
 	return &caller{
 		name: p.Name, version: p.Version, client: p.Client,
-		raw: func(ctx context.Context, raw []byte) (*http.Response, error) { return rawRequest(ctx, p.Address, raw) },
+		raw: func(ctx context.Context, raw []byte) (*http.Response, error) {
+			return ingressnginx.RawRequest(ctx, p.Address, raw)
+		},
 		serve: func(ctx context.Context, gate endpoint, sites ...site) error {
 			for _, s := range sites {
 				to := callers.Site{Host: s.host, Gate: gate.http, GRPC: gate.grpc, Namespace: s.namespace, Policy: s.policy, Identity: tells[s.policy]}
@@ -132,7 +128,9 @@ func startTraefikIngress(t *testing.T) *caller {
 	}
 	return &caller{
 		name: p.Name, version: p.Version, client: p.Client, still: true,
-		raw: func(ctx context.Context, raw []byte) (*http.Response, error) { return rawRequest(ctx, p.Address, raw) },
+		raw: func(ctx context.Context, raw []byte) (*http.Response, error) {
+			return ingressnginx.RawRequest(ctx, p.Address, raw)
+		},
 		serve: func(ctx context.Context, gate endpoint, sites ...site) error {
 			var served []callers.Site
 			for _, s := range sites {
@@ -271,7 +269,7 @@ func startPlainNginx(t *testing.T) *caller {
 	caFile := keepCA(t)
 	c := &caller{name: "plain nginx", version: nginxVersion(t), client: &http.Client{}}
 	c.raw = func(ctx context.Context, raw []byte) (*http.Response, error) {
-		return rawRequest(ctx, strings.TrimPrefix(proxy.URL(), "http://"), raw)
+		return ingressnginx.RawRequest(ctx, strings.TrimPrefix(proxy.URL(), "http://"), raw)
 	}
 	c.serve = func(ctx context.Context, gate endpoint, sites ...site) error {
 		for _, s := range sites {
@@ -295,29 +293,6 @@ func startPlainNginx(t *testing.T) *caller {
 		return nil
 	}
 	return c
-}
-
-// rawRequest sends bytes as they are, on a connection of its own, and reads the
-// whole answer.
-func rawRequest(ctx context.Context, address string, raw []byte) (*http.Response, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to the proxy: %w", err)
-	}
-	defer conn.Close() //nolint:errcheck // the answer is read
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
-	if _, err := conn.Write(raw); err != nil {
-		return nil, fmt.Errorf("sending a raw request: %w", errors.Join(ctx.Err(), err))
-	}
-	method, _, _ := bytes.Cut(raw, []byte(" "))
-	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: string(method)})
-	if err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", errors.Join(ctx.Err(), err))
-	}
-	body, err := io.ReadAll(resp.Body)
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return resp, err
 }
 
 // nginxVersion is that of Debian's nginx.

@@ -26,6 +26,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/keywright/keywright/hack/e2e/buildcache"
 )
 
 const (
@@ -111,7 +113,7 @@ func Start(ctx context.Context, opts Options) (_ *Controller, err error) {
 		opts.Namespace = defaultNamespace
 	}
 	if opts.BuildDir == "" {
-		if opts.BuildDir, err = build(ctx, opts.Progress); err != nil {
+		if opts.BuildDir, err = buildcache.Path(ctx, "ingress-nginx", opts.Progress); err != nil {
 			return nil, err
 		}
 	}
@@ -186,37 +188,6 @@ func checkNeeds() error {
 		return fmt.Errorf("starting ingress-nginx: %s missing: %w", strings.Join(missing, ", "), ErrNotInstalled)
 	}
 	return nil
-}
-
-// build asks hack/ingress-nginx/build.sh for the controller.
-func build(ctx context.Context, progress io.Writer) (string, error) {
-	if progress == nil {
-		progress = os.Stderr
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("finding the repository: %w", err)
-	}
-	script := filepath.Join("hack", "ingress-nginx", "build.sh")
-	for {
-		if _, err := os.Stat(filepath.Join(dir, script)); err == nil {
-			break
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			return "", fmt.Errorf("finding %s: not in the working directory nor above it; run from inside the repository", script)
-		}
-		dir = parent
-	}
-	cmd := exec.CommandContext(ctx, filepath.Join(dir, script))
-	cmd.Stderr = progress
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = stopTimeout
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("building ingress-nginx with %s: %w", script, err)
-	}
-	return strings.TrimSpace(string(out)), nil
 }
 
 // prepareCluster applies what the controller needs and returns a token of its

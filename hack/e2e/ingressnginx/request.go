@@ -60,13 +60,19 @@ func (c *Controller) Client() *http.Client { return c.client }
 // request to it needs the Host of an Ingress.
 func (c *Controller) URL() string { return "http://" + c.network.peer.String() }
 
-// RawRequest sends bytes as they are, on a connection of its own, and parses the
-// one answer, its body read to the end: for absolute-form targets, paths with
-// dot segments, repeated headers. The request should say "Connection: close".
-func (c *Controller) RawRequest(ctx context.Context, raw []byte) (_ *http.Response, err error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", join(c.network.peer, httpPort))
+// RawRequest is the function RawRequest to this controller's nginx.
+func (c *Controller) RawRequest(ctx context.Context, raw []byte) (*http.Response, error) {
+	return RawRequest(ctx, join(c.network.peer, httpPort), raw)
+}
+
+// RawRequest sends bytes as they are to an address, on a connection of its own,
+// and parses the one answer, its body read to the end: for absolute-form
+// targets, paths with dot segments, repeated headers. The request should say
+// "Connection: close".
+func RawRequest(ctx context.Context, address string, raw []byte) (_ *http.Response, err error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to nginx: %w", err)
+		return nil, fmt.Errorf("connecting to the proxy: %w", err)
 	}
 	defer func() { err = errors.Join(err, ignoreClosed(conn.Close())) }()
 	// The context's end ends reads and writes too.

@@ -28,6 +28,7 @@ var (
 // A killed leader's lease runs out after 15s: so long rotations pause, and
 // tokens pass.
 func TestTwoControllers(t *testing.T) {
+	t.Parallel()
 	s := theStack(t)
 	ctx, cancel := context.WithTimeout(t.Context(), *chaos+5*time.Minute)
 	defer cancel()

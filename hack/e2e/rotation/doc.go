@@ -1,6 +1,7 @@
 // Package rotation holds the failure table of a SigningKey against a real API
 // server with RBAC on: one subtest for each event that a rotation must survive,
-// with the outcome that is promised for it.
+// with the outcome that is promised for it, and a second one where real
+// processes have to survive it too.
 //
 //	go test -v -run TestFailureTable ./hack/e2e/rotation
 //	go test -v -run TestTwoControllers ./hack/e2e/rotation -chaos 2m

@@ -64,7 +64,7 @@ func revokeInARow(t *testing.T, n int) map[string][]time.Duration {
 	l.ctx, l.world.ctx = ctx, ctx // a key takes some seconds
 	gates := l.gates(3)
 	https := httpsClient(t, gates...)
-	l.controller = l.start("controller-latency")
+	l.controller = l.start("controller")
 	took := map[string][]time.Duration{}
 	previous := ""
 	for range n {

@@ -31,20 +31,27 @@ func newLive(t *testing.T, s v1alpha1.SigningKeySpec) *live {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
-	l := &live{ctx: ctx}
-	var err error
-	if l.gate, err = theStack(t).StartGate(ctx, "gate-live"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.gate.Kill)
 	ns := applied(t, s)
-	l.world = &world{t: t, ctx: ctx, ns: ns, name: name, api: newClient(t, theStack(t).Plane.AdminConfig())}
+	l := &live{ctx: ctx, world: &world{t: t, ctx: ctx, ns: ns, name: name, api: newClient(t, theStack(t).Plane.AdminConfig())}}
+	l.gate = l.startGate("gate")
 	return l
+}
+
+// startGate starts a gate, named apart from those of other rows that run
+// meanwhile.
+func (l *live) startGate(n string) *stack.Gate {
+	l.t.Helper()
+	g, err := theStack(l.t).StartGate(l.ctx, n+"-"+l.ns)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(g.Kill)
+	return g
 }
 
 func (l *live) start(n string) *stack.Process {
 	l.t.Helper()
-	p, err := theStack(l.t).StartController(l.ctx, n, "--leader-elect=false", "--watch-namespaces", l.ns)
+	p, err := theStack(l.t).StartController(l.ctx, n+"-"+l.ns, "--leader-elect=false", "--watch-namespaces", l.ns)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -56,7 +63,7 @@ func (l *live) start(n string) *stack.Process {
 func (l *live) follow() {
 	l.t.Helper()
 	l.monitor = startMonitor(l.ctx, l.t, l.ns)
-	l.controller = l.start("controller-live")
+	l.controller = l.start("controller")
 }
 
 // Row 4: one write wins, the other plans again; one key.
@@ -128,11 +135,13 @@ func twoLeaders(t *testing.T) {
 	if ring := w.ring(); !paused || w.app().kid != ring.Active().ID || len(ring.Keys) != 4 {
 		t.Errorf("after a pause of a whole rotation the signer Secret holds %s of %v", w.app().kid, keyIDs(ring.Keys))
 	}
+}
 
-	// Two processes that both believe to lead.
+// Row 4, of two processes that both believe to lead.
+func twoProcessesLead(t *testing.T) {
 	l := newLive(t, brisk(3*time.Second))
 	l.follow()
-	l.start("controller-live-2")
+	l.start("controller-2")
 	_, stop := startTraffic(t, l.monitor, l.gate)
 	await(t, time.Minute, "five rotations under two leaders", func() bool { return l.monitor.rotations() >= 5 })
 	if c := stop(); c.refused > 0 || c.acceptedWrongly > 0 || c.requests == 0 {
@@ -270,7 +279,7 @@ func controllerDown(t *testing.T) {
 		t.Fatal("a key was activated while no controller ran")
 	}
 	back := time.Now()
-	l.start("controller-live")
+	l.start("controller")
 	await(t, time.Minute, "two rotations after", func() bool { return len(l.monitor.activatedAt()) >= len(before)+2 })
 	at := l.monitor.activatedAt()[len(before):]
 	if at[0].Before(back) {

@@ -137,12 +137,7 @@ func (l *live) gates(n int) []*stack.Gate {
 	l.t.Helper()
 	gates := []*stack.Gate{l.gate}
 	for i := 2; i <= n; i++ {
-		g, err := theStack(l.t).StartGate(l.ctx, fmt.Sprintf("gate-live-%d", i))
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		l.t.Cleanup(g.Kill)
-		gates = append(gates, g)
+		gates = append(gates, l.startGate(fmt.Sprintf("gate-%d", i)))
 	}
 	return gates
 }

@@ -182,7 +182,6 @@ func keyringDeleted(t *testing.T) {
 			t.Errorf("%s: %d keys were made, want at most %d", what, made, want+1)
 		}
 	}
-	keyringDeletedUnderProcesses(t)
 }
 
 // noNearer says that a key does not end before it had to. One without an end is
@@ -202,7 +201,7 @@ func (s signer) jwk(t *testing.T) []byte {
 	return raw
 }
 
-// keyringDeletedUnderProcesses deletes with the real kubectl under a running
+// Row 23: keyringDeletedUnderProcesses deletes with the real kubectl under a running
 // controller, which nobody tells.
 func keyringDeletedUnderProcesses(t *testing.T) {
 	for _, tc := range []struct {
@@ -221,7 +220,7 @@ func keyringDeletedUnderProcesses(t *testing.T) {
 		}))
 		gates := l.gates(1)
 		https := httpsClient(t, gates...)
-		l.controller = l.start("controller-live")
+		l.controller = l.start("controller")
 		l.standsBy()
 		previous := l.turn("one")
 		l.standsBy(previous.kid)

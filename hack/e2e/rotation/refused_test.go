@@ -34,7 +34,7 @@ func newHindered(t *testing.T) *hindered {
 	t.Helper()
 	l := newLive(t, lasting())
 	h := &hindered{live: l, https: httpsClient(t, l.gate)}
-	l.controller = l.start("controller-live")
+	l.controller = l.start("controller")
 	l.standsBy()
 	previous := l.turn("one")
 	h.standby = l.standsBy(previous.kid)

@@ -139,16 +139,15 @@ func activeRevoked(t *testing.T) {
 		w.advance(tokenTTL)
 		w.revokedIn(tc.what+" revoked, a rotation later", ids...)
 	}
-	activeRevokedAtRealGates(t)
 }
 
-// activeRevokedAtRealGates has three gates refuse while no controller runs.
+// Row 20: three gates refuse while no controller runs.
 func activeRevokedAtRealGates(t *testing.T) {
 	l := newLive(t, lasting())
 	gates := l.gates(3)
 	https := httpsClient(t, gates...)
 	l.beside("other", lasting(func(s *v1alpha1.SigningKeySpec) { s.JWKS = nil }))
-	l.controller = l.start("controller-live")
+	l.controller = l.start("controller")
 	l.standsBy()
 	previous := l.turn("one")
 	standby := l.standsBy(previous.kid)
@@ -181,7 +180,7 @@ func activeRevokedAtRealGates(t *testing.T) {
 	}
 
 	began := time.Now()
-	l.controller = l.start("controller-live")
+	l.controller = l.start("controller")
 	l.awaitActive(standby)
 	t.Logf("the standby signs %s after the controller was started", time.Since(began).Round(time.Millisecond))
 	text := l.told("KeyRevoked", stolen.kid)
@@ -189,12 +188,7 @@ func activeRevokedAtRealGates(t *testing.T) {
 	if want := "may accept its tokens until " + until.UTC().Format(time.RFC3339); !strings.HasPrefix(text, "Warning ") || !strings.Contains(text, "(Compromised)") || !strings.Contains(text, want) {
 		t.Errorf("the event is %q, want a warning with the reason and %q", text, want)
 	}
-	late, err := theStack(t).StartGate(l.ctx, "gate-live-late")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer late.Kill()
-	all := append(slices.Clone(gates), late)
+	all := append(slices.Clone(gates), l.startGate("gate-late"))
 	https = httpsClient(t, all...)
 	l.passes(https, all, "a token of the new active key", l.app().token(t, time.Now()))
 	for what, raw := range pass {
@@ -237,13 +231,15 @@ func (l *live) appOf(other string) signer {
 	return signerOf(l.t, s.Data[controllers.SigningJWKEntry])
 }
 
+// revokingBefore revokes what was made before a time.
+func revokingBefore(at time.Time) func(*v1alpha1.SigningKeySpec) {
+	return func(s *v1alpha1.SigningKeySpec) {
+		s.RevokeCreatedBefore = &v1alpha1.RevokeCreatedBefore{Time: metav1.NewTime(at), Reason: "Stolen"}
+	}
+}
+
 // Row 21: all refused, new key made and active; keys made later untouched.
 func everythingBeforeRevoked(t *testing.T) {
-	before := func(at time.Time) func(*v1alpha1.SigningKeySpec) {
-		return func(s *v1alpha1.SigningKeySpec) {
-			s.RevokeCreatedBefore = &v1alpha1.RevokeCreatedBefore{Time: metav1.NewTime(at), Reason: "Stolen"}
-		}
-	}
 	for _, algorithm := range []v1alpha1.Algorithm{"ES256", "HS256"} {
 		// A time that is, and one that is still to come, which counts as now.
 		for _, ahead := range []time.Duration{0, time.Hour} {
@@ -264,7 +260,7 @@ func everythingBeforeRevoked(t *testing.T) {
 			p := w.promises()
 			at := w.now.Add(ahead)
 			asked := w.now
-			w.edit(before(at))
+			w.edit(revokingBefore(at))
 			for key, s := range gone {
 				p.revoked(what+": "+key, s)
 			}
@@ -313,7 +309,7 @@ func everythingBeforeRevoked(t *testing.T) {
 	w.advance(10 * time.Second)
 	p := w.promises()
 	p.keep("the standby", standby)
-	w.edit(before(made))
+	w.edit(revokingBefore(made))
 	p.revoked("the previous key, which is older", previous)
 	p.revoked("the active key, which is older", active)
 	p.check("a time between two keys: before the controller has come to it")
@@ -322,16 +318,14 @@ func everythingBeforeRevoked(t *testing.T) {
 	w.until("the standby to sign", func() bool { return w.active() == standby.kid })
 	p.keep("the standby, which signs", w.app())
 	w.advance(tokenTTL)
-
-	everythingRevokedAtRealGates(t, before)
 }
 
-// everythingRevokedAtRealGates has three gates with nothing left to serve.
-func everythingRevokedAtRealGates(t *testing.T, before func(time.Time) func(*v1alpha1.SigningKeySpec)) {
+// Row 21: three gates with nothing left to serve.
+func everythingRevokedAtRealGates(t *testing.T) {
 	l := newLive(t, lasting())
 	gates := l.gates(3)
 	https := httpsClient(t, gates...)
-	l.controller = l.start("controller-live")
+	l.controller = l.start("controller")
 	l.standsBy()
 	previous := l.turn("one")
 	standby := l.standsBy(previous.kid)
@@ -344,7 +338,7 @@ func everythingRevokedAtRealGates(t *testing.T, before func(time.Time) func(*v1a
 		l.passes(https, gates, "a token of "+what, raw)
 	}
 	l.controller.Kill()
-	l.edit(before(time.Now().Add(time.Hour)))
+	l.edit(revokingBefore(time.Now().Add(time.Hour)))
 	for what, raw := range gone {
 		l.refused(https, gates, "a token of "+what, raw)
 	}
@@ -353,7 +347,7 @@ func everythingRevokedAtRealGates(t *testing.T, before func(time.Time) func(*v1a
 			t.Errorf("with every key revoked %s serves %d %s, want 503: an empty set would be kept", g.Name, status, doc)
 		}
 	}
-	l.controller = l.start("controller-live")
+	l.controller = l.start("controller")
 	await(t, time.Minute, "the keys of before to be revoked", func() bool { return l.sk().Status.RevokedBefore != nil })
 	await(t, time.Minute, "a new key", func() bool { return l.active() != "" })
 	l.awaitActive(l.active())

@@ -92,7 +92,7 @@ type crash struct{}
 
 var (
 	errAway    = errors.New("injected: the API server is away")
-	namespaces int
+	namespaces atomic.Int64
 	epoch      = time.Date(2031, 3, 1, 0, 0, 0, 0, time.UTC)
 )
 
@@ -126,8 +126,7 @@ type world struct {
 
 func newNamespace(t *testing.T, prefix string) string {
 	t.Helper()
-	namespaces++
-	ns := fmt.Sprintf("%s-%d", prefix, namespaces)
+	ns := fmt.Sprintf("%s-%d", prefix, namespaces.Add(1))
 	if err := theStack(t).Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}); err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,13 @@ type Gate struct {
 // StartController starts a controller and waits until it is ready. Extra
 // arguments come last, so that they count.
 func (s *Stack) StartController(ctx context.Context, name string, args ...string) (*Process, error) {
-	ports, err := freePorts(2)
+	return s.StartControllerIn(ctx, nil, name, args...)
+}
+
+// StartControllerIn is StartController with more in the controller's
+// environment than this process has.
+func (s *Stack) StartControllerIn(ctx context.Context, env []string, name string, args ...string) (*Process, error) {
+	ports, err := FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +74,7 @@ func (s *Stack) StartController(ctx context.Context, name string, args ...string
 		"controller", "--kubeconfig", kubeconfig, "--namespace", Namespace, "--min-interval", "1s",
 		"--health-listen", ports[0], "--metrics-listen", ports[1], "--log-format", "text",
 	}
-	p, err := s.start(name, append(base, args...))
+	p, err := s.Launch(name, s.binary, env, append(base, args...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +85,7 @@ func (s *Stack) StartController(ctx context.Context, name string, args ...string
 // StartGate starts a gate with a certificate for 127.0.0.1 and waits until it
 // is ready.
 func (s *Stack) StartGate(ctx context.Context, name string, args ...string) (*Gate, error) {
-	ports, err := freePorts(4)
+	ports, err := FreePorts(4)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +105,7 @@ func (s *Stack) StartGate(ctx context.Context, name string, args ...string) (*Ga
 		"--listen", ports[0], "--admin-listen", ports[1], "--keysets-listen", ports[2], "--grpc-listen", ports[3], "--tls-min-version", "1.2",
 		"--tls-cert-file", g.CertFile, "--tls-key-file", g.KeyFile, "--shutdown-delay", "1s", "--log-format", "text",
 	}
-	if g.Process, err = s.start(name, append(base, args...)); err != nil {
+	if g.Process, err = s.Launch(name, s.binary, nil, append(base, args...)...); err != nil {
 		return nil, err
 	}
 	g.Admin, g.Metrics = "http://"+ports[1], "http://"+ports[1]+"/metrics"
@@ -138,10 +144,6 @@ func (s *Stack) Launch(name, binary string, env []string, args ...string) (*Proc
 	defer s.mu.Unlock()
 	s.processes = append(s.processes, p)
 	return p, nil
-}
-
-func (s *Stack) start(name string, args []string) (*Process, error) {
-	return s.Launch(name, s.binary, nil, args...)
 }
 
 // Done is closed when the process has ended.
@@ -200,8 +202,9 @@ func (p *Process) Terminate() error {
 	return p.err
 }
 
-// freePorts gives addresses on loopback that were free a moment ago.
-func freePorts(n int) ([]string, error) {
+// FreePorts gives n addresses on loopback, as host:port, that were free a moment
+// ago. They differ from each other.
+func FreePorts(n int) ([]string, error) {
 	var out []string
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -85,7 +85,7 @@ func Root() string {
 // build makes the program under test, from the sources as they are.
 func build(ctx context.Context, dir string) (string, error) {
 	binary := filepath.Join(dir, "keywright")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/keywright")
+	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", binary, "./cmd/keywright") // as released, and linked sooner
 	cmd.Dir = Root()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building keywright: %w\n%s", err, out)
