@@ -637,7 +637,7 @@ func TestSlowClientsAreClosed(t *testing.T) {
 				s, _ := newTestServer(t, Options{
 					InsecureHTTP: insecure, TLSCertFile: filepath.Join(dir, "tls.crt"), TLSKeyFile: filepath.Join(dir, "tls.key"), TLSMinVersion: "1.3",
 				}, time.Now)
-				at := listeners{auth: listen(t), admin: listenTB(t)}
+				at := listeners{auth: listen(t), admin: listen(t)}
 				run(t, s, at)
 				c, err := net.Dial("tcp", at.auth.Addr().String())
 				if err != nil {
@@ -762,7 +762,7 @@ func TestAHungGRPCCallDoesNotHoldTheProcess(t *testing.T) {
 // grpc-go would answer with an error.
 func TestWhatIsNoQuestionIsDenied(t *testing.T) {
 	s, out := newOpenServer(t, Options{InsecureHTTP: true}, time.Now)
-	at := listeners{auth: listen(t), grpc: listenTB(t), admin: listenTB(t)}
+	at := listeners{auth: listen(t), grpc: listen(t), admin: listen(t)}
 	run(t, s, at)
 	connection, err := grpc.NewClient(at.grpc.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
