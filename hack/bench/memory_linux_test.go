@@ -17,6 +17,7 @@ import (
 
 	"github.com/keywright/keywright/api/keyset"
 	"github.com/keywright/keywright/api/v1alpha1"
+	"github.com/keywright/keywright/hack/e2e/stack"
 )
 
 // What the flood is like: more tokens than the cache holds, several times.
@@ -64,7 +65,7 @@ func TestMemoryIsBoundedUnderAFlood(t *testing.T) {
 	if err := os.WriteFile(kubeconfig, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ports, err := freePorts(2)
+	ports, err := stack.FreePorts(2)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/keywright/keywright/hack/e2e/stack"
 )
 
 // command is a program pinned to one core, with one thread that runs Go.
@@ -42,7 +44,7 @@ type server struct {
 // start starts a server and waits until it is ready. It ends when its standard
 // input does, also when this process is killed.
 func (b *bench) start(ctx context.Context, role string, args ...string) (*server, error) {
-	ports, err := freePorts(3)
+	ports, err := stack.FreePorts(3)
 	if err != nil {
 		return nil, err
 	}
@@ -174,16 +176,3 @@ func (t *tail) Write(p []byte) (int, error) {
 }
 
 func (t *tail) String() string { return string(*t) }
-
-func freePorts(n int) ([]string, error) {
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("finding a free port: %w", err)
-		}
-		defer l.Close() //nolint:errcheck // nothing was written
-		out = append(out, l.Addr().String())
-	}
-	return out, nil
-}
