@@ -13,8 +13,8 @@ import (
 const (
 	width  = 860.0
 	left   = 330.0 // where bars begin
-	unit   = 330.0 // what a ratio of 1 is long
-	right  = width - 20
+	unit   = 310.0 // what a ratio of 1 is long
+	most   = 1.06  // ratio; longer bars are cut
 	row    = 46.0
 	margin = 20.0
 )
@@ -28,7 +28,7 @@ const style = `
   .ground { fill: #ffffff; stroke: #d0d7de }
   .floor { fill: #c3cad1 }
   .met { fill: #0b5f45 }
-  .missed { fill: #a40e26 }
+  .missed { fill: #d98e2b }
   .spread { stroke: #1f2328; fill: none }
   .bar { stroke: #a40e26; stroke-width: 2 }
   @media (prefers-color-scheme: dark) {
@@ -37,7 +37,7 @@ const style = `
     .ground { fill: #0d1117; stroke: #30363d }
     .floor { fill: #4a535d }
     .met { fill: #35a37c }
-    .missed { fill: #ff9a8f }
+    .missed { fill: #d9a04a }
     .spread { stroke: #e6edf3 }
     .bar { stroke: #ff9a8f }
   }
@@ -144,7 +144,7 @@ func (o *outcome) picture() string {
 
 // line draws one row that begins at y.
 func (s *svg) line(l line, y float64) {
-	at := func(ratio float64) float64 { return left + unit*min(ratio, (right-left)/unit) }
+	at := func(ratio float64) float64 { return left + unit*min(ratio, most) }
 	s.text("", "start", margin, y+14, l.name)
 	s.text("dim", "start", margin, y+31, l.detail)
 	top := y + 4
