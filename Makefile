@@ -85,8 +85,8 @@ soak: controlplane bin/helm ## Break the world around Keywright for MINUTES (10)
 	go run ./hack/soak -minutes $(or $(MINUTES),10) $(if $(SEED),-seed $(SEED))
 
 .PHONY: bench
-bench: bin/benchstat ## Measure the gate beside its floors
-	go run ./hack/bench
+bench: bin/benchstat ## Measure the gate beside its floors; bin/bench.svg shows it, bin/bench.md tells it
+	go run ./hack/bench -svg bin/bench.svg -markdown bin/bench.md
 
 .PHONY: vuln
 vuln: bin/govulncheck ## Look for known vulnerabilities that the code reaches

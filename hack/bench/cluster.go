@@ -1,18 +1,16 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/x509"
-	"encoding/base64"
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
+	"path"
 	"strings"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -20,72 +18,56 @@ import (
 	"github.com/keywright/keywright/api/v1alpha1"
 )
 
-const (
-	issuer         = "https://auth.example.com"
-	subject        = "u-17"
-	keyID          = "bench-1"
-	identityHeader = "X-Auth-Subject"
+const identityHeader = "X-Auth-Subject"
 
-	// keyVariable is the environment variable with the key that signs the
-	// tokens of this run, PKCS #8 in base64.
-	keyVariable = "KEYWRIGHT_BENCH_KEY"
-)
-
-func keyOfEnvironment() (*ecdsa.PrivateKey, error) {
-	der, err := base64.StdEncoding.DecodeString(os.Getenv(keyVariable))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", keyVariable, err)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(der)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", keyVariable, err)
-	}
-	ec, ok := key.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("%s: a key of type %T", keyVariable, key)
-	}
-	return ec, nil
+// policyOf is the name of the AccessPolicy, and of its SigningKey, in the
+// namespace shop, for tokens of an algorithm.
+func policyOf(algorithm keyset.Algorithm) string {
+	return "orders-" + strings.ToLower(string(algorithm))
 }
 
-// sign makes a token as an application would. Its id makes it a new one.
-func sign(key *ecdsa.PrivateKey, now time.Time, id string) (string, error) {
-	t := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
-		"iss": issuer, "sub": subject, "aud": "orders", "jti": id,
-		"iat": now.Unix(), "exp": now.Add(time.Hour).Unix(),
-		"scope": "orders:read orders:write", "roles": []string{"customer"},
-	})
-	t.Header["kid"] = keyID
-	return t.SignedString(key)
-}
-
-// signingKey is a SigningKey as the controller leaves it.
-func signingKey(key *ecdsa.PrivateKey) (v1alpha1.SigningKey, error) {
-	sk := v1alpha1.SigningKey{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", UID: "1", Generation: 1}}
-	members, err := keyset.MembersOf(&key.PublicKey)
-	if err != nil {
-		return sk, fmt.Errorf("making the SigningKey: %w", err)
+// signingKey is a SigningKey as the controller leaves it. The first signer is
+// active, others stand by.
+func signingKey(namespace, name string, signers ...*signer) (v1alpha1.SigningKey, error) {
+	sk := v1alpha1.SigningKey{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "SigningKey"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: "1", Generation: 1, ResourceVersion: "1"},
 	}
-	public := v1alpha1.PublicJWK(members)
 	day := v1alpha1.Duration{Duration: 24 * time.Hour}
-	sk.Spec.Algorithm, sk.Spec.Issuer, sk.Spec.MaxTokenTTL = "ES256", issuer, day
+	sk.Spec.Issuer, sk.Spec.MaxTokenTTL = issuer, day
 	sk.Spec.Propagation.Leeway.Duration = 30 * time.Second
 	sk.Spec.Propagation.VerifierLag.Duration = time.Minute
-	sk.Status.Sequence, sk.Status.ActiveKeyID = 1, keyID
-	sk.Status.Keys = []v1alpha1.KeyStatus{{
-		KeyID: keyID, Sequence: 1, Algorithm: "ES256", Issuer: issuer, State: v1alpha1.KeyActive,
-		PublicKey: &public, MaxTokenTTL: day, CreatedAt: metav1.Now(),
-	}}
+	sk.Status.Sequence = 1
+	for i, s := range signers {
+		members, err := keyset.MembersOf(s.private.Public())
+		if err != nil {
+			return sk, fmt.Errorf("making the SigningKey: %w", err)
+		}
+		public := v1alpha1.PublicJWK(members)
+		key := v1alpha1.KeyStatus{
+			KeyID: s.id, Sequence: 1, Algorithm: v1alpha1.Algorithm(s.algorithm), Issuer: issuer, State: v1alpha1.KeyPublished,
+			PublicKey: &public, MaxTokenTTL: day, CreatedAt: metav1.Now(),
+		}
+		if i == 0 {
+			key.State, sk.Spec.Algorithm, sk.Status.ActiveKeyID = v1alpha1.KeyActive, key.Algorithm, s.id
+		}
+		sk.Status.Keys = append(sk.Status.Keys, key)
+	}
 	return sk, nil
 }
 
-// accessPolicy has one rule with a path and one identity header.
-func accessPolicy() v1alpha1.AccessPolicy {
-	p := v1alpha1.AccessPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "orders", UID: "2", Generation: 1}}
+// accessPolicy is for tokens of the SigningKey of its own name. It has one rule
+// with a path and one identity header.
+func accessPolicy(namespace, name string) v1alpha1.AccessPolicy {
+	p := v1alpha1.AccessPolicy{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "AccessPolicy"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: "2", Generation: 1, ResourceVersion: "1"},
+	}
 	p.Spec = v1alpha1.AccessPolicySpec{
 		Realm:       "orders",
 		Credentials: []v1alpha1.Credential{{Header: &v1alpha1.HeaderCredential{Name: "Authorization", Scheme: "Bearer"}}},
 		Issuers: []v1alpha1.TokenIssuerRef{{
-			SigningKeyRef: v1alpha1.SigningKeyRef{Name: "shop"},
+			SigningKeyRef: v1alpha1.SigningKeyRef{Name: name},
 			Audiences:     []string{"orders"}, RequiredClaims: []string{"sub"},
 		}},
 		Rules: []v1alpha1.Rule{{
@@ -98,50 +80,120 @@ func accessPolicy() v1alpha1.AccessPolicy {
 	return p
 }
 
-// startAPI serves what the gate lists of an API server; nothing changes, so
-// that watches stay silent.
-func startAPI(key *ecdsa.PrivateKey) (url string, stop func(), err error) {
-	sk, err := signingKey(key)
-	if err != nil {
-		return "", nil, err
+// cluster is a stand-in for the API server: it tells those who watch what there
+// is, as a stream since Kubernetes 1.32, and then what changes.
+type cluster struct {
+	*httptest.Server
+	// there are the events of what there is, by resource.
+	there map[string]*bytes.Buffer
+	// changes of SigningKeys, each for one who watches.
+	changes chan []byte
+	closing chan struct{}
+}
+
+// startCluster serves SigningKeys, policies, and namespaces without labels.
+func startCluster(keys []v1alpha1.SigningKey, policies []v1alpha1.AccessPolicy, namespaces ...string) (*cluster, error) {
+	c := &cluster{
+		there: map[string]*bytes.Buffer{
+			"signingkeys": {}, "accesspolicies": {}, "namespaces": {}, "secrets": {},
+		},
+		changes: make(chan []byte), closing: make(chan struct{}),
 	}
-	core, keywright := corev1.SchemeGroupVersion.String(), v1alpha1.GroupVersion.String()
-	version := metav1.ListMeta{ResourceVersion: "1"}
-	lists := map[string]any{
-		"signingkeys": v1alpha1.SigningKeyList{
-			TypeMeta: metav1.TypeMeta{APIVersion: keywright, Kind: "SigningKeyList"}, ListMeta: version,
-			Items: []v1alpha1.SigningKey{sk},
-		},
-		"accesspolicies": v1alpha1.AccessPolicyList{
-			TypeMeta: metav1.TypeMeta{APIVersion: keywright, Kind: "AccessPolicyList"}, ListMeta: version,
-			Items: []v1alpha1.AccessPolicy{accessPolicy()},
-		},
-		"secrets": corev1.SecretList{TypeMeta: metav1.TypeMeta{APIVersion: core, Kind: "SecretList"}, ListMeta: version},
-		"namespaces": corev1.NamespaceList{
-			TypeMeta: metav1.TypeMeta{APIVersion: core, Kind: "NamespaceList"}, ListMeta: version,
-			Items: []corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}},
-		},
-	}
-	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		list, ok := lists[r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]]
-		query := r.URL.Query()
-		switch {
-		case !ok:
-			w.WriteHeader(http.StatusNotFound)
-		case query.Has("sendInitialEvents"): // then the client lists
-			w.WriteHeader(http.StatusBadRequest)
-		case query.Has("watch"):
-			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(http.StatusOK)
-			_ = http.NewResponseController(w).Flush() // a client that is gone is seen below
-			<-r.Context().Done()
-		default:
-			w.Header().Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(list) // a client that is gone asks again
+	core, ours := corev1.SchemeGroupVersion.String(), v1alpha1.GroupVersion.String()
+	for i := range keys {
+		if err := c.add("signingkeys", "ADDED", &keys[i]); err != nil {
+			return nil, err
 		}
-	}))
-	return api.URL, func() {
-		api.CloseClientConnections()
-		api.Close()
-	}, nil
+	}
+	for i := range policies {
+		if err := c.add("accesspolicies", "ADDED", &policies[i]); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range namespaces {
+		ns := &corev1.Namespace{
+			TypeMeta:   metav1.TypeMeta{APIVersion: core, Kind: "Namespace"},
+			ObjectMeta: metav1.ObjectMeta{Name: name, ResourceVersion: "1"},
+		}
+		if err := c.add("namespaces", "ADDED", ns); err != nil {
+			return nil, err
+		}
+	}
+	for resource, of := range map[string]metav1.TypeMeta{
+		"signingkeys":    {APIVersion: ours, Kind: "SigningKey"},
+		"accesspolicies": {APIVersion: ours, Kind: "AccessPolicy"},
+		"namespaces":     {APIVersion: core, Kind: "Namespace"},
+		"secrets":        {APIVersion: core, Kind: "Secret"},
+	} {
+		if err := c.add(resource, "BOOKMARK", &metav1.PartialObjectMetadata{TypeMeta: of, ObjectMeta: metav1.ObjectMeta{
+			ResourceVersion: "1", Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"},
+		}}); err != nil {
+			return nil, err
+		}
+	}
+	c.Server = httptest.NewServer(c)
+	return c, nil
+}
+
+func (c *cluster) add(resource, kind string, object any) error {
+	raw, err := event(kind, object)
+	c.there[resource].Write(raw)
+	return err
+}
+
+func event(kind string, object any) ([]byte, error) {
+	raw, err := json.Marshal(map[string]any{"type": kind, "object": object})
+	if err != nil {
+		return nil, fmt.Errorf("serving objects: %w", err)
+	}
+	return append(raw, '\n'), nil
+}
+
+// change tells of a SigningKey that is now another.
+func (c *cluster) change(ctx context.Context, sk *v1alpha1.SigningKey) error {
+	raw, err := event("MODIFIED", sk)
+	if err != nil {
+		return err
+	}
+	select {
+	case c.changes <- raw:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("changing SigningKey %s/%s: %w", sk.Namespace, sk.Name, ctx.Err())
+	}
+}
+
+// ServeHTTP answers one who watches.
+func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	resource := path.Base(r.URL.Path)
+	there, ok := c.there[resource]
+	if query := r.URL.Query(); !ok || !query.Has("watch") {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	} else if !query.Has("sendInitialEvents") { // once more, and nothing is forgotten
+		there = &bytes.Buffer{}
+	}
+	var changes chan []byte // for nobody
+	if resource == "signingkeys" {
+		changes = c.changes
+	}
+	w.Header().Set("Content-Type", "application/json")
+	for next := there.Bytes(); ; {
+		// A client that is gone is seen below.
+		_, _ = w.Write(next)
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case next = <-changes:
+		case <-r.Context().Done():
+			return
+		case <-c.closing:
+			return
+		}
+	}
+}
+
+// Close ends what watches too, and what begins to just now.
+func (c *cluster) Close() {
+	close(c.closing)
+	c.Server.Close()
 }

@@ -2,25 +2,17 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
-	"slices"
-	"strconv"
+	"regexp"
 	"syscall"
 	"time"
+
+	"github.com/keywright/keywright/api/keyset"
+	"github.com/keywright/keywright/api/v1alpha1"
 )
 
 // options of a run.
@@ -28,50 +20,26 @@ type options struct {
 	rounds             int
 	duration           time.Duration
 	serverCPU, loadCPU int
-	profile, output    string
+	only               string
+	profile            string
+	output             string
+	markdown, svg      string
+	sizes
 }
-
-// measured is one case: what is asked of the gate and of its floor.
-type measured struct {
-	name  string
-	floor string // the role of the floor
-	fresh bool   // every token new
-	// bar is the least ratio now, later the one that is aimed at.
-	bar, later float64
-}
-
-var cases = []measured{
-	{"token seen before", roleFloor, false, 0.70, 0.85},
-	{"every token new, ES256", roleCheck, true, 0.80, 0.90},
-}
-
-// The roles in which this program starts itself.
-const (
-	roleFloor = "floor"
-	roleCheck = "check"
-	roleGate  = "gate"
-	roleLoad  = "load"
-)
 
 func main() {
-	role := ""
-	if len(os.Args) > 1 {
-		role = os.Args[1]
-	}
-	var err error
-	switch role {
-	case roleFloor, roleCheck, roleGate:
-		err = runServer(role, os.Args[2:])
-	case roleLoad:
-		err = runLoad(os.Args[2:])
-	default:
-		var o options
+	isRole, err := runRole(os.Args[1:])
+	if !isRole {
+		o := options{sizes: full}
 		flag.IntVar(&o.rounds, "rounds", 7, "how often to measure everything")
 		flag.DurationVar(&o.duration, "duration", 3*time.Second, "about how long to measure each server in a round")
 		flag.IntVar(&o.serverCPU, "server-cpu", 0, "core of the servers")
 		flag.IntVar(&o.loadCPU, "load-cpu", 1, "core of the load; not the server core's sibling")
-		flag.StringVar(&o.profile, "profile", "", "folder for CPU and allocation profiles of the gate; the figures suffer a little")
+		flag.StringVar(&o.only, "run", "", "regular expression for the names of the cases to measure; all if empty")
+		flag.StringVar(&o.profile, "profile", "", "folder for CPU and allocation profiles of the gate, by case; the figures suffer a little")
 		flag.StringVar(&o.output, "o", "", "file for every round in Go's benchmark format, for benchstat -col /server")
+		flag.StringVar(&o.markdown, "markdown", "", "file for the report in Markdown")
+		flag.StringVar(&o.svg, "svg", "", "file for a picture of the report")
 		flag.Parse()
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
@@ -83,203 +51,183 @@ func main() {
 	}
 }
 
+// runRole is this program as one of its own processes.
+func runRole(args []string) (isRole bool, err error) {
+	if len(args) == 0 {
+		return false, nil
+	}
+	switch role := args[0]; role {
+	case roleFloor, roleFloorGRPC, roleCheck, roleGate:
+		return true, runServer(role, args[1:])
+	case roleLoad:
+		return true, runLoad(args[1:])
+	}
+	return false, nil
+}
+
+// bench is a run.
+type bench struct {
+	options
+	signers map[keyset.Algorithm]*signer
+	api     string
+	servers []*server
+}
+
 func run(ctx context.Context, o options) (err error) {
 	if o.rounds < 1 || o.duration <= 0 || o.serverCPU == o.loadCPU {
 		return errors.New("-rounds and -duration must be positive, -server-cpu and -load-cpu different")
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	only, err := regexp.Compile(o.only)
 	if err != nil {
-		return fmt.Errorf("making a key: %w", err)
+		return fmt.Errorf("-run: %w", err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return fmt.Errorf("making a key: %w", err)
-	}
-	api, closeAPI, err := startAPI(key)
+	b := &bench{options: o, signers: map[keyset.Algorithm]*signer{}}
+	stop, err := b.startAPI()
 	if err != nil {
 		return err
 	}
-	defer closeAPI()
-	b := &bench{options: o, key: base64.StdEncoding.EncodeToString(der)}
+	defer stop()
 	defer func() {
 		for _, s := range b.servers {
 			err = errors.Join(err, s.stop())
 		}
 	}()
 
-	described := describeMachine()
-	fmt.Printf("%s\n%d rounds, %d connections, plain HTTP, server on core %d, load on core %d\n",
-		described, o.rounds, connections, o.serverCPU, o.loadCPU)
-	table := make([]result, len(cases))
-	for i, c := range cases {
-		if table[i], err = b.prepare(ctx, c, api); err != nil {
+	all := outcome{machine: describeMachine(), setting: fmt.Sprintf("%d rounds, %d requests at once, without TLS, server on core %d, load on core %d",
+		o.rounds, inFlight, o.serverCPU, o.loadCPU)}
+	fmt.Printf("%s\n%s\n", all.machine, all.setting)
+	for _, c := range cases {
+		if !only.MatchString(c.name) {
+			continue
+		}
+		progress("preparing %s", c.name)
+		r, err := b.prepare(ctx, c)
+		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
+		all.results = append(all.results, r)
 	}
 	for round := range o.rounds {
-		for i := range table {
-			if err := b.measure(ctx, &table[i], round); err != nil {
-				return fmt.Errorf("%s: %w", table[i].name, err)
+		if len(all.results) == 0 {
+			break
+		}
+		for i := range all.results {
+			r := &all.results[i]
+			if err := b.measure(ctx, r, round); err != nil {
+				return fmt.Errorf("%s: %w", r.name, err)
 			}
 		}
-		fmt.Fprintf(os.Stderr, "round %d of %d, load average %s\n", round+1, o.rounds, loadAverage())
+		progress("round %d of %d, load average %s", round+1, o.rounds, loadAverage())
 	}
-	report(os.Stdout, table)
-	if o.output == "" {
-		return nil
+	for _, l := range limits {
+		if !only.MatchString(l.name) {
+			continue
+		}
+		progress("measuring %s", l.name)
+		figures, err := l.measure(b, ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.name, err)
+		}
+		for i := range figures {
+			figures[i].of = l.name
+		}
+		all.figures = append(all.figures, figures...)
+		if l.note != "" {
+			all.remarks = append(all.remarks, l.note)
+		}
 	}
-	return writeRounds(o.output, described, table)
+	return all.write(&o)
 }
 
-// bench is a run.
-type bench struct {
-	options
-	key     string
-	servers []*server
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
+// startAPI starts the stand-in for the API server, with a SigningKey and an
+// AccessPolicy for each algorithm.
+func (b *bench) startAPI() (stop func(), err error) {
+	var keys []v1alpha1.SigningKey
+	var policies []v1alpha1.AccessPolicy
+	for _, algorithm := range []keyset.Algorithm{keyset.ES256, keyset.EdDSA, keyset.RS256} {
+		s, err := newSigner(algorithm)
+		if err != nil {
+			return nil, err
+		}
+		sk, err := signingKey("shop", policyOf(algorithm), s)
+		if err != nil {
+			return nil, err
+		}
+		b.signers[algorithm] = s
+		keys, policies = append(keys, sk), append(policies, accessPolicy("shop", policyOf(algorithm)))
+	}
+	api, err := startCluster(keys, policies, "shop")
+	if err != nil {
+		return nil, err
+	}
+	b.api = api.URL
+	return api.Close, nil
 }
 
 // prepare starts the servers of a case and finds out how many requests take
 // about as long as was asked for.
-func (b *bench) prepare(ctx context.Context, c measured, api string) (result, error) {
+func (b *bench) prepare(ctx context.Context, c measured) (result, error) {
 	r := result{measured: c}
-	var err error
-	if r.servers[floor], err = b.start(ctx, c.floor, ""); err != nil {
+	public, err := publicText(b.signers[c.algorithm].private.Public())
+	if err != nil {
 		return r, err
 	}
-	profile := ""
-	if b.profile != "" {
-		profile = filepath.Join(b.profile, "seen")
-		if c.fresh {
-			profile = filepath.Join(b.profile, "new")
-		}
+	if r.servers[floor], err = b.start(ctx, c.floor, "-public", public); err != nil {
+		return r, err
 	}
-	if r.servers[gate], err = b.start(ctx, roleGate, profile, "-api", api); err != nil {
+	if r.servers[gate], err = b.start(ctx, roleGate, append(b.profileFlag(c.name), "-api", b.api)...); err != nil {
 		return r, err
 	}
 	if c.fresh {
 		// Until its cache is full the gate's heap grows, and each new page
-		// costs: one time only, so it is not what is measured.
-		if _, err := b.load(ctx, r.servers[gate], true, cacheSize*3/2); err != nil {
+		// costs: one time only, so it is not what is measured. Tokens of this
+		// algorithm are made fastest, and fill a cache for all.
+		filling := c
+		filling.algorithm = keyset.EdDSA
+		if _, err := b.ask(ctx, &filling, b.fill, r.servers[gate]); err != nil {
 			return r, err
 		}
 	}
-	const pilot = 5000
-	s, err := b.load(ctx, r.servers[floor], c.fresh, pilot)
+	s, err := b.ask(ctx, &c, b.pilot, r.servers[floor])
 	if err != nil {
 		return r, err
 	}
-	r.requests = max(pilot, int(float64(pilot)*b.duration.Seconds()/s.Seconds))
+	r.requests = max(b.pilot, int(s[0].rate()*b.duration.Seconds()))
+	if c.fresh {
+		r.requests = min(r.requests, maxFresh)
+	}
 	return r, nil
 }
 
 // measure asks the floor and the gate of a case, in an order that changes.
 func (b *bench) measure(ctx context.Context, r *result, round int) error {
-	for i := range r.servers {
-		which := (round + i) % len(r.servers)
-		s, err := b.load(ctx, r.servers[which], r.fresh, r.requests)
-		if err != nil {
-			return err
-		}
-		r.samples[which] = append(r.samples[which], s)
+	first, second := round%sides, (round+1)%sides
+	s, err := b.ask(ctx, &r.measured, r.requests, r.servers[first], r.servers[second])
+	if err != nil {
+		return err
 	}
+	r.samples[first], r.samples[second] = append(r.samples[first], s[0]), append(r.samples[second], s[1])
 	return nil
 }
 
-// load runs the load against one server. It makes its tokens first and warms
-// the server up, neither of which counts.
-func (b *bench) load(ctx context.Context, s *server, fresh bool, requests int) (sample, error) {
-	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
-	defer cancel()
-	cmd := b.command(ctx, b.loadCPU, roleLoad, "-address", s.address, "-pid", strconv.Itoa(s.cmd.Process.Pid),
-		"-requests", strconv.Itoa(requests), "-fresh="+strconv.FormatBool(fresh), "-expect", s.expect)
-	cmd.Stderr = os.Stderr
-	var out sample
-	raw, err := cmd.Output()
-	if err == nil {
-		err = json.Unmarshal(raw, &out)
+// ask loads one server after the other, with the same tokens. Those of a fresh
+// case have never been before.
+func (b *bench) ask(ctx context.Context, c *measured, requests int, servers ...*server) ([]sample, error) {
+	n := inFlight
+	if c.fresh {
+		n = requests + warmUp(requests)
 	}
-	if err != nil {
-		return out, fmt.Errorf("loading %s: %w", s.role, err)
-	}
-	return out, nil
-}
-
-// command is this program in another role, pinned to one core.
-func (b *bench) command(ctx context.Context, cpu int, role string, args ...string) *exec.Cmd {
-	args = append([]string{"--cpu-list", strconv.Itoa(cpu), "/proc/" + strconv.Itoa(os.Getpid()) + "/exe", role}, args...)
-	cmd := exec.CommandContext(ctx, "taskset", args...)
-	cmd.Env = append(slices.Clone(os.Environ()), "GOMAXPROCS=1", keyVariable+"="+b.key)
-	return cmd
-}
-
-// server is a running server.
-type server struct {
-	role, address string
-	// expect is what every answer must hold.
-	expect string
-	cmd    *exec.Cmd
-	alive  io.Closer
-	log    *tail
-}
-
-// start starts a server and waits until it is ready. It ends when its standard
-// input does, also when this process is killed.
-func (b *bench) start(ctx context.Context, role, profile string, args ...string) (*server, error) {
-	ports, err := freePorts(2)
+	tokens, err := b.signers[c.algorithm].tokens(n)
 	if err != nil {
 		return nil, err
 	}
-	s := &server{role: role, address: ports[0], log: &tail{}}
-	ready := "http://" + ports[0] + "/"
-	args = append(args, "-listen", ports[0])
-	if role == roleGate {
-		s.expect = identityHeader + ": " + subject
-		ready = "http://" + ports[1] + "/readyz"
-		args = append(args, "-admin-listen", ports[1], "-profile", profile)
-	}
-	s.cmd = b.command(context.WithoutCancel(ctx), b.serverCPU, role, args...)
-	s.cmd.Stderr = s.log
-	if s.alive, err = s.cmd.StdinPipe(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", role, err)
-	}
-	if err := s.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", role, err)
-	}
-	b.servers = append(b.servers, s)
-	return s, awaitReady(ctx, ready)
-}
-
-// stop ends the server and says what it wrote when it ended badly.
-func (s *server) stop() error {
-	_ = s.alive.Close() // it may have ended by itself
-	slow := time.AfterFunc(10*time.Second, func() { _ = s.cmd.Process.Kill() })
-	defer slow.Stop()
-	if err := s.cmd.Wait(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", s.role, err, s.log)
-	}
-	return nil
-}
-
-// tail keeps the end of a log.
-type tail []byte
-
-func (t *tail) Write(p []byte) (int, error) {
-	*t = append(*t, p...)
-	*t = (*t)[max(0, len(*t)-4096):]
-	return len(p), nil
-}
-
-func (t *tail) String() string { return string(*t) }
-
-func freePorts(n int) ([]string, error) {
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("finding a free port: %w", err)
+	out := make([]sample, len(servers))
+	for i, s := range servers {
+		if out[i], err = b.load(ctx, s, c, tokens, requests); err != nil {
+			return nil, err
 		}
-		defer l.Close() //nolint:errcheck // nothing was written
-		out = append(out, l.Addr().String())
 	}
 	return out, nil
 }

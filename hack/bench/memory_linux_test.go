@@ -2,9 +2,6 @@ package main
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +14,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/keywright/keywright/api/keyset"
+	"github.com/keywright/keywright/api/v1alpha1"
+	"github.com/keywright/keywright/hack/e2e/stack"
 )
 
 // What the flood is like: more tokens than the cache holds, several times.
@@ -42,25 +43,29 @@ func maxFlood(idle int64) int64 { return idle + idle/2 + 2*(floodCache+floodCach
 // tokens that are all different, first bad ones, then good ones, then bad ones
 // as long as may be, and looks at what it has resident.
 func TestMemoryIsBoundedUnderAFlood(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	s, err := newSigner(keyset.ES256)
 	if err != nil {
 		t.Fatal(err)
 	}
-	api, stopAPI, err := startAPI(key)
+	sk, err := signingKey("shop", "orders", s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stopAPI()
+	api, err := startCluster([]v1alpha1.SigningKey{sk}, []v1alpha1.AccessPolicy{accessPolicy("shop", "orders")}, "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
 	dir := t.TempDir()
 	binary, kubeconfig := filepath.Join(dir, "keywright"), filepath.Join(dir, "kubeconfig")
 	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/keywright").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	config := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c"}}],"clusters":[{"name":"c","cluster":{"server":%q}}]}`, api)
+	config := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c"}}],"clusters":[{"name":"c","cluster":{"server":%q}}]}`, api.URL)
 	if err := os.WriteFile(kubeconfig, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ports, err := freePorts(2)
+	ports, err := stack.FreePorts(2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,23 +84,12 @@ func TestMemoryIsBoundedUnderAFlood(t *testing.T) {
 			t.Log(output.String())
 		}
 	}()
-	deadline := time.Now().Add(time.Minute)
-	for {
-		response, err := http.Get("http://" + ports[1] + "/readyz")
-		if err == nil {
-			_ = response.Body.Close()
-			if response.StatusCode == http.StatusOK {
-				break
-			}
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("it does not become ready")
-		}
-		time.Sleep(50 * time.Millisecond)
+	if err := awaitReady(t.Context(), "http://"+ports[1]+"/readyz"); err != nil {
+		t.Fatal(err)
 	}
 
 	now := time.Now()
-	good := func(i int) (string, error) { return sign(key, now, "good-"+strconv.Itoa(i)) }
+	good := func(i int) (string, error) { return s.sign(now, "good-"+strconv.Itoa(i)) }
 	first, err := good(0)
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +100,7 @@ func TestMemoryIsBoundedUnderAFlood(t *testing.T) {
 			return unsigned + fmt.Sprintf("%0*d", size-len(unsigned), i), nil
 		}
 	}
-	idle, _ := resident(t, gate.Process.Pid)
+	idle, _ := residentOf(t, gate.Process.Pid)
 	t.Logf("idle: %s", mib(idle))
 	floods := []struct {
 		name   string
@@ -120,13 +114,13 @@ func TestMemoryIsBoundedUnderAFlood(t *testing.T) {
 	}
 	for _, f := range floods {
 		flood(t, ports[0], f.tokens, f.n, f.want)
-		after, peak := resident(t, gate.Process.Pid)
+		after, peak := residentOf(t, gate.Process.Pid)
 		t.Logf("%d %s: peak so far %s, after %s", f.n, f.name, mib(peak), mib(after))
 		if limit := maxFlood(idle); peak > limit {
 			t.Errorf("%s: peak %s, want %s at most", f.name, mib(peak), mib(limit))
 		}
 	}
-	after, peak := resident(t, gate.Process.Pid)
+	after, peak := residentOf(t, gate.Process.Pid)
 	t.Logf("before %s, peak %s, after %s, bound %s", mib(idle), mib(peak), mib(after), mib(maxFlood(idle)))
 }
 
@@ -172,30 +166,13 @@ func flood(t *testing.T, address string, token func(int) (string, error), n int,
 	}
 }
 
-// resident gives what a process has in memory now and had at its peak.
-func resident(t *testing.T, pid int) (now, peak int64) {
+func residentOf(t *testing.T, pid int) (now, peak int64) {
 	t.Helper()
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	now, peak, err := resident(pid)
 	if err != nil {
 		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(raw)) {
-		name, rest, _ := strings.Cut(line, ":")
-		fields := strings.Fields(rest)
-		if (name != "VmRSS" && name != "VmHWM") || len(fields) == 0 {
-			continue
-		}
-		kib, err := strconv.ParseInt(fields[0], 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if name == "VmRSS" {
-			now = kib << 10
-		} else {
-			peak = kib << 10
-		}
 	}
 	return now, peak
 }
 
-func mib(n int64) string { return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20)) }
+func mib(n int64) string { return fmt.Sprintf("%.0f MiB", mebi(n)) }
