@@ -19,15 +19,14 @@ const patience = 10 * time.Second
 
 // sample is what one load saw. CPU times are in seconds.
 type sample struct {
-	Requests           int
-	Seconds            float64
-	ServerCPU, LoadCPU float64
+	Requests  int
+	Seconds   float64
+	ServerCPU float64
 }
 
 func (s sample) rate() float64        { return float64(s.Requests) / s.Seconds }
 func (s sample) perRequest() float64  { return s.ServerCPU / float64(s.Requests) * 1e6 }
 func (s sample) serverShare() float64 { return s.ServerCPU / s.Seconds }
-func (s sample) loadShare() float64   { return s.LoadCPU / s.Seconds }
 
 // talk is how a load speaks on one connection.
 type talk interface {

@@ -96,14 +96,14 @@ func (t *table) row(cells ...string) { *t = append(*t, cells) }
 
 // servers shows what was measured, rounds that do not count too.
 func (o *outcome) servers() table {
-	t := table{{"case", "server", "requests/s", "CPU µs/request", "server's core", "load's core"}}
+	t := table{{"case", "server", "requests/s", "CPU µs/request", "server's core"}}
 	percent := func(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
 	for i := range o.results {
 		r := &o.results[i]
 		for side, samples := range r.samples {
 			of := func(what func(sample) float64) float64 { return median(each(samples, what)) }
 			t.row(r.name, sideNames[side], fmt.Sprintf("%.0f", of(sample.rate)), fmt.Sprintf("%.1f", of(sample.perRequest)),
-				percent(of(sample.serverShare)), percent(of(sample.loadShare)))
+				percent(of(sample.serverShare)))
 		}
 	}
 	return t

@@ -14,8 +14,8 @@ import (
 var near = cmpopts.EquateApprox(0, 1e-9)
 
 // second is a second of a server at a rate, with shares of the cores.
-func second(rate int, server, load float64) sample {
-	return sample{Requests: rate, Seconds: 1, ServerCPU: server, LoadCPU: load}
+func second(rate int, server float64) sample {
+	return sample{Requests: rate, Seconds: 1, ServerCPU: server}
 }
 
 func TestRoundsThatCount(t *testing.T) {
@@ -25,20 +25,20 @@ func TestRoundsThatCount(t *testing.T) {
 		counts      []float64
 	}{
 		"undisturbed": {
-			floor:  []sample{second(1000, 1, 0.5), second(1000, 1, 0.5), second(1000, 1, 0.5)},
-			gate:   []sample{second(800, 1, 0.5), second(900, 1, 0.5), second(850, 1, 0.5)},
+			floor:  []sample{second(1000, 1), second(1000, 1), second(1000, 1)},
+			gate:   []sample{second(800, 1), second(900, 1), second(850, 1)},
 			want:   verdict{rates: []float64{0.8, 0.9, 0.85}, times: []float64{0.8, 0.9, 0.85}, rounds: 3},
 			counts: []float64{0.8, 0.9, 0.85},
 		},
 		"one round of four disturbed": {
-			floor:  []sample{second(1000, 1, 0.5), second(500, 0.5, 0.5), second(1000, 1, 0.5), second(1000, 1, 0.5)},
-			gate:   []sample{second(800, 1, 0.5), second(800, 1, 0.5), second(800, 1, 0.5), second(800, 1, 0.5)},
+			floor:  []sample{second(1000, 1), second(500, 0.5), second(1000, 1), second(1000, 1)},
+			gate:   []sample{second(800, 1), second(800, 1), second(800, 1), second(800, 1)},
 			want:   verdict{rates: []float64{0.8, 0.8, 0.8}, times: []float64{0.8, 0.8, 0.8}, rounds: 4},
 			counts: []float64{0.8, 0.8, 0.8},
 		},
 		"the load is the limit": {
-			floor:  []sample{second(1000, 0.5, 1), second(1000, 0.5, 1), second(1000, 0.5, 1)},
-			gate:   []sample{second(1000, 0.625, 1), second(1000, 0.625, 1), second(1000, 0.625, 1)},
+			floor:  []sample{second(1000, 0.5), second(1000, 0.5), second(1000, 0.5)},
+			gate:   []sample{second(1000, 0.625), second(1000, 0.625), second(1000, 0.625)},
 			want:   verdict{rates: []float64{1, 1, 1}, times: []float64{0.8, 0.8, 0.8}, rounds: 3, byTime: true},
 			counts: []float64{0.8, 0.8, 0.8},
 		},
@@ -59,8 +59,8 @@ func TestRoundsThatCount(t *testing.T) {
 
 // madeUp has a case that meets its bar, one that misses it, and figures.
 func madeUp() *outcome {
-	floors := []sample{second(1000, 1, 0.5), second(1000, 1, 0.5), second(1000, 1, 0.5)}
-	gates := []sample{second(900, 1, 0.5), second(860, 1, 0.5), second(880, 1, 0.5)}
+	floors := []sample{second(1000, 1), second(1000, 1), second(1000, 1)}
+	gates := []sample{second(900, 1), second(860, 1), second(880, 1)}
 	return &outcome{
 		machine: "a machine <of> ours", setting: "3 rounds",
 		results: []result{
@@ -78,12 +78,12 @@ func TestReport(t *testing.T) {
 	want := `a machine <of> ours\
 3 rounds
 
-| case | server | requests/s | CPU µs/request | server's core | load's core |
-|---|---|---|---|---|---|
-| low bar | floor | 1000 | 1000.0 | 100 % | 50 % |
-| low bar | gate | 880 | 1136.4 | 100 % | 50 % |
-| high bar | floor | 1000 | 1000.0 | 100 % | 50 % |
-| high bar | gate | 880 | 1136.4 | 100 % | 50 % |
+| case | server | requests/s | CPU µs/request | server's core |
+|---|---|---|---|---|
+| low bar | floor | 1000 | 1000.0 | 100 % |
+| low bar | gate | 880 | 1136.4 | 100 % |
+| high bar | floor | 1000 | 1000.0 | 100 % |
+| high bar | gate | 880 | 1136.4 | 100 % |
 
 | gate to floor | by rate | by CPU time | counts | bar |  | rounds |
 |---|---|---|---|---|---|---|
