@@ -117,23 +117,23 @@ func (w *world) observe(write write) {
 	w.observeShown()
 }
 
-// ringOf reads a stored keyring Secret; an empty one when there is none. The
-// last one is remembered: it is asked for again and again, and what is stored
-// never changes.
+// ringOf reads a stored keyring Secret; an empty one when there is none. Each
+// is decoded once: it is asked for again and again, and what is stored never
+// changes.
 func (w *world) ringOf(obj any) lifecycle.Keyring {
 	secret, ok := obj.(*corev1.Secret)
 	if !ok || secret == nil {
 		return lifecycle.Keyring{}
 	}
-	if secret == w.lastRing.of {
-		return w.lastRing.ring
+	if ring, known := w.rings[secret]; known {
+		return ring
 	}
 	ring, err := lifecycle.DecodeKeyring(secret.Data[controllers.KeyringEntry])
 	if err != nil {
 		w.fail("what was written is no keyring: %v", err)
 		return lifecycle.Keyring{}
 	}
-	w.lastRing.of, w.lastRing.ring = secret, ring
+	w.rings[secret] = ring
 	return ring
 }
 

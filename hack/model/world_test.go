@@ -66,6 +66,7 @@ type gate struct {
 type cacher struct {
 	offset  time.Duration
 	fetched time.Time
+	of      *corev1.ConfigMap // that kids are of
 	kids    map[string]bool
 }
 
@@ -73,6 +74,14 @@ type cacher struct {
 type signer struct {
 	offset, lag time.Duration
 	seen        time.Time
+	mounted     *corev1.Secret // that file is of
+	file        signingFile
+}
+
+// signingFile is what a signer needs to know of signing.jwk.
+type signingFile struct {
+	Kid, Kty, Iss string
+	MaxTokenTTL   int64 // seconds
 }
 
 // issued is a token that a correct signer made.
@@ -130,10 +139,7 @@ type world struct {
 		at  time.Time
 		seq int
 	}
-	lastRing struct {
-		of   *corev1.Secret
-		ring lifecycle.Keyring
-	}
+	rings map[*corev1.Secret]lifecycle.Keyring // of ringOf
 
 	inv invariants
 	log []string
@@ -167,7 +173,7 @@ func between(rng *rand.Rand, low, high time.Duration) time.Duration {
 }
 
 func newWorld(rng *rand.Rand) *world {
-	w := &world{rng: rng, t: epoch, forged: map[string]bool{}, thumbprints: map[string]string{}}
+	w := &world{rng: rng, t: epoch, forged: map[string]bool{}, thumbprints: map[string]string{}, rings: map[*corev1.Secret]lifecycle.Keyring{}}
 	if rng.IntN(2) == 0 {
 		w.t = w.t.Add(time.Duration(rng.IntN(1000)) * time.Millisecond)
 	}
@@ -401,11 +407,15 @@ func (w *world) fetch() {
 		return
 	}
 	cm, _ := w.api.objects[jwksKey].(*corev1.ConfigMap)
+	if cm != nil && cm == c.of {
+		c.fetched = w.t
+		return
+	}
 	var doc keyset.Document
 	if cm == nil || json.Unmarshal([]byte(cm.Data[controllers.JWKSEntry]), &doc) != nil || len(doc.Keys) == 0 {
 		return // keeps what it has
 	}
-	c.fetched, c.kids = w.t, map[string]bool{}
+	c.fetched, c.of, c.kids = w.t, cm, map[string]bool{}
 	for _, k := range doc.Keys {
 		c.kids[k.Kid] = true
 	}
@@ -421,13 +431,14 @@ func (w *world) sign(s *signer) {
 	if secret == nil || w.forged[secret.ResourceVersion] {
 		return
 	}
-	var file struct {
-		Kid, Kty, Iss string
-		MaxTokenTTL   int64
+	if secret != s.mounted {
+		var file signingFile
+		if json.Unmarshal(secret.Data[controllers.SigningJWKEntry], &file) != nil {
+			return
+		}
+		s.mounted, s.file = secret, file
 	}
-	if json.Unmarshal(secret.Data[controllers.SigningJWKEntry], &file) != nil {
-		return
-	}
+	file := s.file
 	w.signed++
 	iat := w.t.Add(s.offset)
 	w.tokens = append(w.tokens, issued{
