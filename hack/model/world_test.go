@@ -92,7 +92,8 @@ type issued struct {
 	iat, exp time.Time // by the signer's clock
 }
 
-// world is one history.
+// world is one history: the product, those who use it, and what was done to
+// them.
 type world struct {
 	rng  *rand.Rand // of the step that runs
 	t    time.Time  // the true time
@@ -101,16 +102,18 @@ type world struct {
 	ctls [2]*ctl
 	// lead is the controller that runs; nil: none does.
 	lead *ctl
+	// wake is when it is due; zero: it waits for a change.
 	wake time.Time
 	// read is what the controller at work has read off its clock.
 	read time.Time
 
-	apiOffset time.Duration
+	apiOffset time.Duration // the API server's clock against the true time
 	gates     [2]*gate
 	cacher    *cacher
 	signers   [2]*signer
-	tokens    []issued
-	signed    int
+	// tokens are those that may still be valid; signed counts all.
+	tokens []issued
+	signed int
 
 	// failing is how the names of writes begin that fail until an instant.
 	failing      string
@@ -118,9 +121,11 @@ type world struct {
 	// forged resourceVersions of signer Secrets that no controller wrote.
 	forged map[string]bool
 	// gatesFrom is when gates can be expected to know the keys, after the
-	// SigningKey was away; cacherFrom the same for the cacher.
+	// SigningKey was away; cacherFrom the same for the cacher. An hour ahead
+	// means: not before recovered has found everything back.
 	gatesFrom, cacherFrom time.Time
-	gone                  bool
+	// gone is set while the SigningKey is deleted.
+	gone bool
 	// lost is set from when the keyring was taken away until it is back, and
 	// before is what it held.
 	lost   bool
@@ -134,8 +139,9 @@ type world struct {
 	restoredAt, disturbedAt time.Time
 	// sabotage is set while someone else writes.
 	sabotage bool
-	uid      int
-	looked   struct {
+	uid      int // how many SigningKeys were made
+	// looked is what the last look saw: when, and after which write.
+	looked struct {
 		at  time.Time
 		seq int
 	}
@@ -458,26 +464,47 @@ func (w *world) check() {
 	w.tokens = live
 	for i, g := range w.gates {
 		now := w.t.Add(g.offset)
-		if !w.gone && !w.t.Before(w.gatesFrom) {
-			for _, tok := range w.tokens {
-				if w.inv.excused(tok) || (g.lists && w.inv.young[tok.kid]) || !now.Before(tok.exp.Add(w.f.leeway)) || w.t.Before(w.inv.firstKnown(tok.kid, w.f.verifierLag)) {
-					continue
-				}
-				if err := accept(g, tok, now); err != nil {
-					w.fail("gate %d refused a valid token of key %.6s, signed at %.3fs, %s after exp: %v", i, tok.kid, tok.signed.Sub(epoch).Seconds(), now.Sub(tok.exp), err)
-					return
-				}
-			}
-		}
+		w.checkAccepted(i, g, now)
 		w.checkForged(i, g, now)
 		w.checkRevoked(i, g, now)
 	}
+	w.checkCached()
+}
+
+// checkAccepted shows a gate every token that is valid.
+func (w *world) checkAccepted(i int, g *gate, now time.Time) {
+	if w.gone || w.t.Before(w.gatesFrom) {
+		return
+	}
+	for _, tok := range w.tokens {
+		expired := !now.Before(tok.exp.Add(w.f.leeway))
+		missed := g.lists && w.inv.young[tok.kid] // it need not have seen the key sign
+		if expired || missed || !w.promised(tok) {
+			continue
+		}
+		if err := accept(g, tok, now); err != nil {
+			w.fail("gate %d refused a valid token of key %.6s, signed at %.3fs, %s after exp: %v", i, tok.kid, tok.signed.Sub(epoch).Seconds(), now.Sub(tok.exp), err)
+			return
+		}
+	}
+}
+
+// promised says whether a token has to pass until it expires: nothing excuses
+// a refusal, and verifiers have had the time to hear of its key.
+func (w *world) promised(tok issued) bool {
+	return !w.inv.excused(tok) && !w.t.Before(w.inv.firstKnown(tok.kid, w.f.verifierLag))
+}
+
+// checkCached looks for the key of every valid token in what the cacher has.
+func (w *world) checkCached() {
 	if w.cacher.kids == nil || w.gone || w.t.Before(w.cacherFrom) {
 		return
 	}
 	now := w.t.Add(w.cacher.offset)
 	for _, tok := range w.tokens {
-		if tok.symm || w.inv.excused(tok) || w.inv.undone[tok.kid] || !now.Before(tok.exp) || w.t.Before(w.inv.firstKnown(tok.kid, w.f.verifierLag)) || !w.inv.inJWKS[tok.kid] {
+		expired := !now.Before(tok.exp)
+		public := !tok.symm && w.inv.inJWKS[tok.kid] && !w.inv.undone[tok.kid]
+		if expired || !public || !w.promised(tok) {
 			continue
 		}
 		if !w.cacher.kids[tok.kid] {
