@@ -38,8 +38,40 @@ const (
 	JWKSEntry = "jwks.json"
 )
 
+// privateKey is a private JWK, decoded.
+type privateKey struct {
+	priv   any
+	public keyset.Members // nothing with HS*
+}
+
+// privateKeys remembers private JWKs that were decoded, for as long as one
+// reconcile takes: that asks for the same ones again and again, and to see that
+// the halves of a key belong together takes longer than all the rest of it. A
+// nil one remembers nothing.
+type privateKeys map[string]privateKey
+
+func (p privateKeys) decode(raw []byte) (privateKey, error) {
+	if known, ok := p[string(raw)]; ok {
+		return known, nil
+	}
+	priv, pub, err := keyset.DecodePrivate(raw)
+	if err != nil {
+		return privateKey{}, err
+	}
+	k := privateKey{priv: priv}
+	if _, symmetric := priv.([]byte); !symmetric {
+		if k.public, err = keyset.MembersOf(pub); err != nil {
+			return privateKey{}, err
+		}
+	}
+	if p != nil {
+		p[string(raw)] = k
+	}
+	return k, nil
+}
+
 // signerData is the content of the signer Secret.
-func signerData(k *lifecycle.Key, ttl time.Duration) (map[string][]byte, error) {
+func signerData(k *lifecycle.Key, ttl time.Duration, decoded privateKeys) (map[string][]byte, error) {
 	var jwk map[string]any
 	if err := json.Unmarshal(k.Private, &jwk); err != nil {
 		return nil, keyset.ErrMalformedJWK
@@ -60,11 +92,11 @@ func signerData(k *lifecycle.Key, ttl time.Duration) (map[string][]byte, error) 
 	if k.Algorithm.Symmetric() {
 		return data, nil
 	}
-	priv, _, err := keyset.DecodePrivate(k.Private)
+	key, err := decoded.decode(raw) // that which signerKeyID decodes too
 	if err != nil {
 		return nil, err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(priv)
+	der, err := x509.MarshalPKCS8PrivateKey(key.priv)
 	if err != nil {
 		return nil, fmt.Errorf("encoding %s: %w", SigningPEMEntry, err)
 	}
@@ -74,7 +106,7 @@ func signerData(k *lifecycle.Key, ttl time.Duration) (map[string][]byte, error) 
 
 // signerKeyID says which key of the keyring a signer Secret holds; empty when
 // it holds none, or another key under that ID.
-func signerKeyID(secret *corev1.Secret, ring lifecycle.Keyring) string {
+func signerKeyID(secret *corev1.Secret, ring lifecycle.Keyring, decoded privateKeys) string {
 	if secret == nil {
 		return ""
 	}
@@ -89,18 +121,18 @@ func signerKeyID(secret *corev1.Secret, ring lifecycle.Keyring) string {
 	if k == nil {
 		return ""
 	}
-	priv, pub, err := keyset.DecodePrivate(raw)
+	held, err := decoded.decode(raw)
 	if err != nil {
 		return ""
 	}
-	if secretKey, ok := priv.([]byte); ok {
-		_, want, err := keyset.DecodePrivate(k.Private)
-		if wantKey, ok := want.([]byte); err != nil || !ok || !bytes.Equal(secretKey, wantKey) {
+	if secretKey, ok := held.priv.([]byte); ok {
+		want, err := decoded.decode(k.Private)
+		if wantKey, ok := want.priv.([]byte); err != nil || !ok || !bytes.Equal(secretKey, wantKey) {
 			return ""
 		}
 		return k.ID
 	}
-	if members, err := keyset.MembersOf(pub); err != nil || k.Public == nil || members != *k.Public {
+	if k.Public == nil || held.public != *k.Public {
 		return ""
 	}
 	return k.ID
@@ -151,14 +183,14 @@ func shownInJWKS(cm *corev1.ConfigMap) map[string]keyset.Members {
 
 // hmacEntry is what the gate needs of a keyring's HS* keys at now; nil when
 // there are none.
-func hmacEntry(sk *v1alpha1.SigningKey, ring lifecycle.Keyring, now time.Time) ([]byte, error) {
+func hmacEntry(sk *v1alpha1.SigningKey, ring lifecycle.Keyring, now time.Time, decoded privateKeys) ([]byte, error) {
 	entry := keyset.HMACEntry{Namespace: sk.Namespace, Name: sk.Name, Secrets: map[string][]byte{}}
 	for _, k := range ring.Verifying(now) {
 		if !k.Algorithm.Symmetric() || k.Private == nil {
 			continue
 		}
-		priv, _, err := keyset.DecodePrivate(k.Private)
-		secret, ok := priv.([]byte)
+		key, err := decoded.decode(k.Private)
+		secret, ok := key.priv.([]byte)
 		if err != nil || !ok {
 			return nil, fmt.Errorf("key %s: %w", k.ID, keyset.ErrMalformedJWK)
 		}

@@ -30,7 +30,7 @@ func TestSignerDataIsOneFileWithAll(t *testing.T) {
 	for _, alg := range keyset.Algorithms() {
 		t.Run(string(alg), func(t *testing.T) {
 			k := generated(t, alg)
-			data, err := signerData(&k, 90*time.Minute)
+			data, err := signerData(&k, 90*time.Minute, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -73,7 +73,7 @@ func TestSignerDataIsOneFileWithAll(t *testing.T) {
 			if diff := cmp.Diff(want, slices.Sorted(maps.Keys(data))); diff != "" {
 				t.Errorf("entries (-want +got):\n%s", diff)
 			}
-			if got := signerKeyID(&corev1.Secret{Data: data}, lifecycle.Keyring{Keys: []lifecycle.Key{k}}); got != k.ID {
+			if got := signerKeyID(&corev1.Secret{Data: data}, lifecycle.Keyring{Keys: []lifecycle.Key{k}}, nil); got != k.ID {
 				t.Errorf("signerKeyID of it = %q, want %q", got, k.ID)
 			}
 		})
@@ -83,12 +83,12 @@ func TestSignerDataIsOneFileWithAll(t *testing.T) {
 func TestSignerDataLeavesOutAnIssuerThatIsNotSet(t *testing.T) {
 	k := generated(t, keyset.ES256)
 	k.Issuer = ""
-	data, err := signerData(&k, time.Hour)
+	data, err := signerData(&k, time.Hour, nil)
 	if err != nil || strings.Contains(string(data[SigningJWKEntry]), `"iss"`) {
 		t.Errorf("iss is in the file: %v", err)
 	}
 	k.Private = json.RawMessage(`{"kty": "EC"`)
-	if _, err := signerData(&k, time.Hour); err == nil {
+	if _, err := signerData(&k, time.Hour, nil); err == nil {
 		t.Error("a private key that cannot be read is handed to signers")
 	}
 }
@@ -122,17 +122,17 @@ func TestSignerKeyIDRefuses(t *testing.T) {
 	for name, raw := range tests {
 		t.Run(name, func(t *testing.T) {
 			secret := &corev1.Secret{Data: map[string][]byte{SigningJWKEntry: []byte(raw), KeyIDEntry: []byte(ec.ID)}}
-			if got := signerKeyID(secret, ring); got != "" {
+			if got := signerKeyID(secret, ring, nil); got != "" {
 				t.Errorf("signerKeyID = %q, want none", got)
 			}
 		})
 	}
 	for _, k := range []lifecycle.Key{ec, hs} {
-		if got := signerKeyID(&corev1.Secret{Data: map[string][]byte{SigningJWKEntry: k.Private}}, ring); got != k.ID {
+		if got := signerKeyID(&corev1.Secret{Data: map[string][]byte{SigningJWKEntry: k.Private}}, ring, nil); got != k.ID {
 			t.Errorf("signerKeyID of the %s key = %q, want %q", k.Algorithm, got, k.ID)
 		}
 	}
-	if got := signerKeyID(nil, ring); got != "" {
+	if got := signerKeyID(nil, ring, nil); got != "" {
 		t.Errorf("signerKeyID of no Secret = %q", got)
 	}
 }
@@ -224,7 +224,7 @@ func TestHMACEntry(t *testing.T) {
 	sk := &v1alpha1.SigningKey{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "orders"}}
 	ring := inEveryState(t, keyset.HS384)
 	ring.Keys = append(ring.Keys, generated(t, keyset.ES256)) // the algorithm was edited
-	raw, err := hmacEntry(sk, ring, noon)
+	raw, err := hmacEntry(sk, ring, noon, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,16 +243,16 @@ func TestHMACEntry(t *testing.T) {
 	if diff := cmp.Diff(want, entry.Secrets); diff != "" {
 		t.Errorf("secrets that count (-want +got):\n%s", diff)
 	}
-	if again, err := hmacEntry(sk, ring, noon); err != nil || string(again) != string(raw) {
+	if again, err := hmacEntry(sk, ring, noon, nil); err != nil || string(again) != string(raw) {
 		t.Error("the same keyring gives another entry: it would be written at each pass")
 	}
 	for name, ring := range map[string]lifecycle.Keyring{"no keys": {}, "asymmetric keys only": inEveryState(t, keyset.EdDSA)} {
-		if raw, err := hmacEntry(sk, ring, noon); err != nil || raw != nil {
+		if raw, err := hmacEntry(sk, ring, noon, nil); err != nil || raw != nil {
 			t.Errorf("%s: %q, %v, want no entry", name, raw, err)
 		}
 	}
 	ring.Keys[3].Private = json.RawMessage(`{"kty":"oct","k":"c2VjcmV0`)
-	if _, err := hmacEntry(sk, ring, noon); err == nil || strings.Contains(err.Error(), "c2VjcmV0") {
+	if _, err := hmacEntry(sk, ring, noon, nil); err == nil || strings.Contains(err.Error(), "c2VjcmV0") {
 		t.Errorf("a secret that cannot be read: %v", err)
 	}
 }

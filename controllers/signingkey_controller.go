@@ -54,6 +54,7 @@ type SigningKeyReconciler struct {
 // transition is due.
 func (r *SigningKeyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	var gates []GateAnswer
+	decoded := privateKeys{}
 	for range maxPasses {
 		// 1. What there is, live.
 		w, err := r.load(ctx, req.NamespacedName, gates)
@@ -69,7 +70,7 @@ func (r *SigningKeyReconciler) Reconcile(ctx context.Context, req ctrl.Request) 
 			return ctrl.Result{}, nil
 		}
 
-		gates = w.gates
+		gates, w.decoded = w.gates, decoded
 
 		// 2. What should be; a look at verifiers, where only that is missing.
 		now := r.Now()

@@ -154,7 +154,7 @@ func conditions(w *world, ring lifecycle.Keyring, plan lifecycle.Result, within 
 		ready = no(v1alpha1.ConditionReady, "FirstKey", "the first key is being shown to verifiers before it signs")
 	case active.Private == nil:
 		ready = no(v1alpha1.ConditionReady, "KeyLost", "the private half of the active key was lost; the next one is about to take over")
-	case signerKeyID(w.signer, ring) != active.ID:
+	case signerKeyID(w.signer, ring, w.decoded) != active.ID:
 		ready = no(v1alpha1.ConditionReady, "SignerSecretNotWritten", fmt.Sprintf("Secret %s does not hold the active key", w.sk.SignerSecretName()))
 	default:
 		ready = yes(v1alpha1.ConditionReady, "KeyActive", fmt.Sprintf("Secret %s holds the active key", w.sk.SignerSecretName()))

@@ -66,7 +66,7 @@ func TestKeysStatus(t *testing.T) {
 func standing(t *testing.T) (*world, lifecycle.Keyring) {
 	t.Helper()
 	ring := inEveryState(t, keyset.ES256)
-	data, err := signerData(&ring.Keys[2], time.Hour)
+	data, err := signerData(&ring.Keys[2], time.Hour, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,8 @@ type world struct {
 	// what follows from it and from a look at verifiers.
 	gates    []GateAnswer
 	evidence lifecycle.Evidence
+	// decoded are the private keys that this reconcile has decoded.
+	decoded privateKeys
 	// faults that loading found; ringFault: the keyring must not be touched.
 	faults    faultList
 	ringFault bool
@@ -174,7 +176,7 @@ func (w *world) observed(clock lifecycle.ClockBounds) lifecycle.Observed {
 		if w.behind() {
 			ring = w.statusRing() // it was lost
 		}
-		seen.SignerKeyID, seen.SignerTTL = signerKeyID(w.signer, ring), signerTTL(w.signer)
+		seen.SignerKeyID, seen.SignerTTL = signerKeyID(w.signer, ring, w.decoded), signerTTL(w.signer)
 	}
 	return seen
 }
@@ -382,7 +384,7 @@ func (r *SigningKeyReconciler) writeSigner(ctx context.Context, w *world, ring l
 		template = w.sk.Spec.Signer.Template
 	}
 	mark(secret, w.sk, template)
-	data, err := signerData(active, ring.TokenTTL.Current)
+	data, err := signerData(active, ring.TokenTTL.Current, w.decoded)
 	if err != nil {
 		return false, fmt.Errorf("writing Secret %s: %w", secret.Name, err)
 	}
@@ -425,7 +427,7 @@ func (r *SigningKeyReconciler) writeJWKS(ctx context.Context, w *world, ring lif
 }
 
 func (r *SigningKeyReconciler) writeHMAC(ctx context.Context, w *world, ring lifecycle.Keyring, now time.Time) (bool, error) {
-	entry, err := hmacEntry(w.sk, ring, now)
+	entry, err := hmacEntry(w.sk, ring, now, w.decoded)
 	if err != nil {
 		return false, err
 	}

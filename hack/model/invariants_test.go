@@ -117,23 +117,23 @@ func (w *world) observe(write write) {
 	w.observeShown()
 }
 
-// ringOf reads a stored keyring Secret; an empty one when there is none. The
-// last one is remembered: it is asked for again and again, and what is stored
-// never changes.
+// ringOf reads a stored keyring Secret; an empty one when there is none. Each
+// is decoded once: it is asked for again and again, and what is stored never
+// changes.
 func (w *world) ringOf(obj any) lifecycle.Keyring {
 	secret, ok := obj.(*corev1.Secret)
 	if !ok || secret == nil {
 		return lifecycle.Keyring{}
 	}
-	if secret == w.lastRing.of {
-		return w.lastRing.ring
+	if ring, known := w.rings[secret]; known {
+		return ring
 	}
 	ring, err := lifecycle.DecodeKeyring(secret.Data[controllers.KeyringEntry])
 	if err != nil {
 		w.fail("what was written is no keyring: %v", err)
 		return lifecycle.Keyring{}
 	}
-	w.lastRing.of, w.lastRing.ring = secret, ring
+	w.rings[secret] = ring
 	return ring
 }
 
@@ -154,40 +154,28 @@ func (w *world) observeKeyring(write write) {
 	}
 	w.inv.bySequence[after.Sequence] = after.Keys
 
-	now := map[string]bool{}
 	standbys, activated, retired := 0, 0, 0
 	for i := range after.Keys {
 		k := &after.Keys[i]
-		now[k.ID] = true
 		w.inv.issuers[k.ID] = k.Issuer
 		old := before.Find(k.ID)
 		if after.State(k, w.read) == v1alpha1.KeyRetired {
 			retired++
 		}
-		if k.ActivatedAt.IsZero() {
+		switch {
+		case k.ActivatedAt.IsZero():
 			standbys++
-		} else if mended && (old == nil || old.ActivatedAt.IsZero()) {
+		case old != nil && !old.ActivatedAt.IsZero(): // it had signed before
+		case !mended:
+			activated++
+			w.observeActivation(before, after, k)
+		default: // back from a loss: if it is not active, it never will be again
 			if active := after.Active(); active != nil && active.ID == k.ID {
 				w.inv.activations++
 				w.inv.first[k.ID] = true
-			} // else it may have signed, and never will again
-		} else if old == nil || old.ActivatedAt.IsZero() {
-			activated++
-			w.observeActivation(before, after, k)
-		}
-		if !k.DeactivatedAt.IsZero() && k.Public != nil && k.Private != nil {
-			w.fail("key %.6s no longer signs but its private half is kept", k.ID)
-		}
-		if k.DeactivatedAt.IsZero() != k.VerifyUntil.IsZero() {
-			w.fail("key %.6s has one of deactivatedAt and verifyUntil without the other", k.ID)
-		}
-		if !k.DeactivatedAt.IsZero() {
-			p := w.inv.most.Propagation
-			longest := p.SignerLag.Duration + w.inv.most.MaxTokenTTL.Duration + p.Leeway.Duration + 2*p.ClockSkew.Duration + time.Second
-			if k.VerifyUntil.Sub(k.DeactivatedAt) > longest {
-				w.fail("key %.6s verifies for %s after its end, which no spec asked for", k.ID, k.VerifyUntil.Sub(k.DeactivatedAt))
 			}
 		}
+		w.observeEnd(k)
 		if old != nil && !mended && !k.VerifyUntil.IsZero() && k.VerifyUntil.Before(old.VerifyUntil) {
 			w.fail("the end of key %.6s came nearer: %s to %s", k.ID, old.VerifyUntil, k.VerifyUntil)
 		}
@@ -204,16 +192,40 @@ func (w *world) observeKeyring(write write) {
 	if len(after.Keys) > 1 && after.Active() == nil && len(after.Revoked) == len(before.Revoked) && before.Active() != nil && !mended && !w.refused(before.Active().ID) {
 		w.fail("no key is active")
 	}
+	w.observeDropped(before, after, mended)
+}
+
+// observeEnd checks what a key of the keyring says of its end.
+func (w *world) observeEnd(k *lifecycle.Key) {
+	if k.DeactivatedAt.IsZero() != k.VerifyUntil.IsZero() {
+		w.fail("key %.6s has one of deactivatedAt and verifyUntil without the other", k.ID)
+	}
+	if k.DeactivatedAt.IsZero() {
+		return
+	}
+	if k.Public != nil && k.Private != nil {
+		w.fail("key %.6s no longer signs but its private half is kept", k.ID)
+	}
+	p := w.inv.most.Propagation
+	longest := p.SignerLag.Duration + w.inv.most.MaxTokenTTL.Duration + p.Leeway.Duration + 2*p.ClockSkew.Duration + time.Second
+	if k.VerifyUntil.Sub(k.DeactivatedAt) > longest {
+		w.fail("key %.6s verifies for %s after its end, which no spec asked for", k.ID, k.VerifyUntil.Sub(k.DeactivatedAt))
+	}
+}
+
+// observeDropped checks the keys that a write of the keyring leaves out.
+func (w *world) observeDropped(before, after lifecycle.Keyring, mended bool) {
 	for i := range before.Keys {
 		k := &before.Keys[i]
-		if now[k.ID] || after.IsRevoked(k.ID) {
+		if after.Find(k.ID) != nil || after.IsRevoked(k.ID) {
 			continue
 		}
-		if k.ActivatedAt.IsZero() || (mended && !w.handed(k.ID)) {
+		neverSigned := k.ActivatedAt.IsZero() || (mended && !w.handed(k.ID))
+		switch {
+		case neverSigned:
 			w.inv.dropped[k.ID] = time.Time{}
-		} else if w.refused(k.ID) {
-			continue
-		} else if k.VerifyUntil.IsZero() || w.t.Add(-w.f.skew).Before(k.VerifyUntil) && w.t.Add(w.f.skew).Before(k.VerifyUntil) {
+		case w.refused(k.ID): // a restore brought it back, and gates do without it
+		case k.VerifyUntil.IsZero() || w.t.Add(w.f.skew).Before(k.VerifyUntil):
 			w.fail("key %.6s was forgotten before its end", k.ID)
 		}
 	}

@@ -66,6 +66,7 @@ type gate struct {
 type cacher struct {
 	offset  time.Duration
 	fetched time.Time
+	of      *corev1.ConfigMap // that kids are of
 	kids    map[string]bool
 }
 
@@ -73,6 +74,14 @@ type cacher struct {
 type signer struct {
 	offset, lag time.Duration
 	seen        time.Time
+	mounted     *corev1.Secret // that file is of
+	file        signingFile
+}
+
+// signingFile is what a signer needs to know of signing.jwk.
+type signingFile struct {
+	Kid, Kty, Iss string
+	MaxTokenTTL   int64 // seconds
 }
 
 // issued is a token that a correct signer made.
@@ -83,7 +92,8 @@ type issued struct {
 	iat, exp time.Time // by the signer's clock
 }
 
-// world is one history.
+// world is one history: the product, those who use it, and what was done to
+// them.
 type world struct {
 	rng  *rand.Rand // of the step that runs
 	t    time.Time  // the true time
@@ -92,16 +102,18 @@ type world struct {
 	ctls [2]*ctl
 	// lead is the controller that runs; nil: none does.
 	lead *ctl
+	// wake is when it is due; zero: it waits for a change.
 	wake time.Time
 	// read is what the controller at work has read off its clock.
 	read time.Time
 
-	apiOffset time.Duration
+	apiOffset time.Duration // the API server's clock against the true time
 	gates     [2]*gate
 	cacher    *cacher
 	signers   [2]*signer
-	tokens    []issued
-	signed    int
+	// tokens are those that may still be valid; signed counts all.
+	tokens []issued
+	signed int
 
 	// failing is how the names of writes begin that fail until an instant.
 	failing      string
@@ -109,9 +121,11 @@ type world struct {
 	// forged resourceVersions of signer Secrets that no controller wrote.
 	forged map[string]bool
 	// gatesFrom is when gates can be expected to know the keys, after the
-	// SigningKey was away; cacherFrom the same for the cacher.
+	// SigningKey was away; cacherFrom the same for the cacher. An hour ahead
+	// means: not before recovered has found everything back.
 	gatesFrom, cacherFrom time.Time
-	gone                  bool
+	// gone is set while the SigningKey is deleted.
+	gone bool
 	// lost is set from when the keyring was taken away until it is back, and
 	// before is what it held.
 	lost   bool
@@ -125,15 +139,13 @@ type world struct {
 	restoredAt, disturbedAt time.Time
 	// sabotage is set while someone else writes.
 	sabotage bool
-	uid      int
-	looked   struct {
+	uid      int // how many SigningKeys were made
+	// looked is what the last look saw: when, and after which write.
+	looked struct {
 		at  time.Time
 		seq int
 	}
-	lastRing struct {
-		of   *corev1.Secret
-		ring lifecycle.Keyring
-	}
+	rings map[*corev1.Secret]lifecycle.Keyring // of ringOf
 
 	inv invariants
 	log []string
@@ -167,7 +179,7 @@ func between(rng *rand.Rand, low, high time.Duration) time.Duration {
 }
 
 func newWorld(rng *rand.Rand) *world {
-	w := &world{rng: rng, t: epoch, forged: map[string]bool{}, thumbprints: map[string]string{}}
+	w := &world{rng: rng, t: epoch, forged: map[string]bool{}, thumbprints: map[string]string{}, rings: map[*corev1.Secret]lifecycle.Keyring{}}
 	if rng.IntN(2) == 0 {
 		w.t = w.t.Add(time.Duration(rng.IntN(1000)) * time.Millisecond)
 	}
@@ -401,11 +413,15 @@ func (w *world) fetch() {
 		return
 	}
 	cm, _ := w.api.objects[jwksKey].(*corev1.ConfigMap)
+	if cm != nil && cm == c.of {
+		c.fetched = w.t
+		return
+	}
 	var doc keyset.Document
 	if cm == nil || json.Unmarshal([]byte(cm.Data[controllers.JWKSEntry]), &doc) != nil || len(doc.Keys) == 0 {
 		return // keeps what it has
 	}
-	c.fetched, c.kids = w.t, map[string]bool{}
+	c.fetched, c.of, c.kids = w.t, cm, map[string]bool{}
 	for _, k := range doc.Keys {
 		c.kids[k.Kid] = true
 	}
@@ -421,13 +437,14 @@ func (w *world) sign(s *signer) {
 	if secret == nil || w.forged[secret.ResourceVersion] {
 		return
 	}
-	var file struct {
-		Kid, Kty, Iss string
-		MaxTokenTTL   int64
+	if secret != s.mounted {
+		var file signingFile
+		if json.Unmarshal(secret.Data[controllers.SigningJWKEntry], &file) != nil {
+			return
+		}
+		s.mounted, s.file = secret, file
 	}
-	if json.Unmarshal(secret.Data[controllers.SigningJWKEntry], &file) != nil {
-		return
-	}
+	file := s.file
 	w.signed++
 	iat := w.t.Add(s.offset)
 	w.tokens = append(w.tokens, issued{
@@ -447,26 +464,47 @@ func (w *world) check() {
 	w.tokens = live
 	for i, g := range w.gates {
 		now := w.t.Add(g.offset)
-		if !w.gone && !w.t.Before(w.gatesFrom) {
-			for _, tok := range w.tokens {
-				if w.inv.excused(tok) || (g.lists && w.inv.young[tok.kid]) || !now.Before(tok.exp.Add(w.f.leeway)) || w.t.Before(w.inv.firstKnown(tok.kid, w.f.verifierLag)) {
-					continue
-				}
-				if err := accept(g, tok, now); err != nil {
-					w.fail("gate %d refused a valid token of key %.6s, signed at %.3fs, %s after exp: %v", i, tok.kid, tok.signed.Sub(epoch).Seconds(), now.Sub(tok.exp), err)
-					return
-				}
-			}
-		}
+		w.checkAccepted(i, g, now)
 		w.checkForged(i, g, now)
 		w.checkRevoked(i, g, now)
 	}
+	w.checkCached()
+}
+
+// checkAccepted shows a gate every token that is valid.
+func (w *world) checkAccepted(i int, g *gate, now time.Time) {
+	if w.gone || w.t.Before(w.gatesFrom) {
+		return
+	}
+	for _, tok := range w.tokens {
+		expired := !now.Before(tok.exp.Add(w.f.leeway))
+		missed := g.lists && w.inv.young[tok.kid] // it need not have seen the key sign
+		if expired || missed || !w.promised(tok) {
+			continue
+		}
+		if err := accept(g, tok, now); err != nil {
+			w.fail("gate %d refused a valid token of key %.6s, signed at %.3fs, %s after exp: %v", i, tok.kid, tok.signed.Sub(epoch).Seconds(), now.Sub(tok.exp), err)
+			return
+		}
+	}
+}
+
+// promised says whether a token has to pass until it expires: nothing excuses
+// a refusal, and verifiers have had the time to hear of its key.
+func (w *world) promised(tok issued) bool {
+	return !w.inv.excused(tok) && !w.t.Before(w.inv.firstKnown(tok.kid, w.f.verifierLag))
+}
+
+// checkCached looks for the key of every valid token in what the cacher has.
+func (w *world) checkCached() {
 	if w.cacher.kids == nil || w.gone || w.t.Before(w.cacherFrom) {
 		return
 	}
 	now := w.t.Add(w.cacher.offset)
 	for _, tok := range w.tokens {
-		if tok.symm || w.inv.excused(tok) || w.inv.undone[tok.kid] || !now.Before(tok.exp) || w.t.Before(w.inv.firstKnown(tok.kid, w.f.verifierLag)) || !w.inv.inJWKS[tok.kid] {
+		expired := !now.Before(tok.exp)
+		public := !tok.symm && w.inv.inJWKS[tok.kid] && !w.inv.undone[tok.kid]
+		if expired || !public || !w.promised(tok) {
 			continue
 		}
 		if !w.cacher.kids[tok.kid] {
