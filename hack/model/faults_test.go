@@ -78,13 +78,13 @@ var faults = map[string]struct{ file, old, new string }{
 		"controllers/lifecycle/plan.go", "if p.ring.State(&p.ring.Keys[i], p.now) != v1alpha1.KeyRetired {\n			continue", "if p.ring.State(&p.ring.Keys[i], p.now) == v1alpha1.KeyPublished {\n			continue",
 	},
 	"the keyring is written over whatever is there": {
-		"controllers/store.go", "	secret.Data = map[string][]byte{KeyringEntry: raw}\n", "	secret.Data = map[string][]byte{KeyringEntry: raw}\n	secret.ResourceVersion = \"\"\n",
+		"controllers/write.go", "	secret.Data = map[string][]byte{KeyringEntry: raw}\n", "	secret.Data = map[string][]byte{KeyringEntry: raw}\n	secret.ResourceVersion = \"\"\n",
 	},
 	"outputs derive from a keyring that was not stored": {
-		"controllers/store.go", "	if err := r.put(ctx, secret, w.keyring != nil); err != nil {\n		return w.ring, false, err", "	if err := r.put(ctx, secret, w.keyring != nil); err != nil {\n		return plan.Keyring, false, err",
+		"controllers/write.go", "	if err := r.put(ctx, secret, w.keyring != nil); err != nil {\n		return w.ring, false, err", "	if err := r.put(ctx, secret, w.keyring != nil); err != nil {\n		return plan.Keyring, false, err",
 	},
 	"publications are mended while the keyring cannot be written": {
-		"controllers/store.go", "	case keyringErr != nil:\n		return scopeSigner\n", "",
+		"controllers/write.go", "	case keyringErr != nil:\n		return scopeSigner\n", "",
 	},
 	"the JWKS leaves out the key that stands by": {
 		"controllers/outputs.go", "if k.Public != nil {\n			doc.Keys", "if k.Public != nil && !k.ActivatedAt.IsZero() {\n			doc.Keys",
@@ -105,7 +105,7 @@ var faults = map[string]struct{ file, old, new string }{
 		"controllers/lifecycle/revoke.go", "case all, listed[k.ID],", "case all,",
 	},
 	"an older copy of the keyring reaches signers": {
-		"controllers/store.go", "	case keyringErr != nil && w.behind():\n		return scopeNothing // it is an older copy, whose active key may be long retired\n", "",
+		"controllers/write.go", "	case keyringErr != nil && w.behind():\n		return scopeNothing // it is an older copy, whose active key may be long retired\n", "",
 	},
 	"a key that a restore brought back signs at once": {
 		"controllers/lifecycle/evidence.go", "			k.PublishedAt = time.Time{}\n", "			_ = k\n",
