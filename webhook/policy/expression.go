@@ -120,7 +120,7 @@ func compileExpression(path *field.Path, text string, want *cel.Type, withTokens
 	if got := ast.OutputType(); !got.IsExactType(want) && !got.IsExactType(cel.DynType) {
 		return fault("it gives %s: write an expression that gives %s", got, want)
 	}
-	headers, problem := headersOf(ast, withTokens)
+	headers, problem := namedHeaders(ast, withTokens)
 	if problem != "" {
 		return fault("%s", problem)
 	}
