@@ -467,10 +467,15 @@ type Expression struct {
 	// cel over claims (the token's claims) and request (method, host, path,
 	// query, headers). It must give a truth value. Headers are asked for by a
 	// constant name in lower case: request.headers['x-tenant'], or
-	// 'x-tenant' in request.headers. One that came more than once denies, and
-	// those with tokens (Authorization, Cookie, Sec-WebSocket-Protocol and the
-	// policy's own credentials) cannot be asked for. A header is what the
-	// client says unless the proxy overwrites it.
+	// 'x-tenant' in request.headers. One that came more than once denies, with
+	// '_' or '.' in place of '-' too, and those with tokens (Authorization,
+	// Cookie, Sec-WebSocket-Protocol and the policy's own credentials) cannot
+	// be asked for. A header is what the client says unless the proxy
+	// overwrites it. All expressions of a policy, those of identity headers
+	// among them, have 100000 steps for a request together; ten bytes of a
+	// text are one too, and a pattern takes its length times the text's. What
+	// needs more is denied, as is a request of which a part that is looked at
+	// has more than 8 KiB.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096
 	CEL string `json:"cel"`

@@ -391,12 +391,15 @@ func FuzzCompile(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = rule.Evaluate(claims, req)
+		blind, seen := *req, *req
+		err = rule.Evaluate(claims, &seen)
+		if seen.cost.spent > CostLimit+1 {
+			t.Fatalf("%q: costs %d", text, seen.cost.spent)
+		}
 		if reason := Reason(err); reason != "" && reason != "expression_false" && reason != "expression_error" {
 			t.Fatalf("reason %q", reason)
 		}
 		// What does not look at a part of the request gives the same without it.
-		blind := *req
 		if !p.NeedsPath() {
 			blind.Path, blind.Query, blind.HasPath = "", "", false
 		}

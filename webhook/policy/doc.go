@@ -42,6 +42,7 @@
 // cannot be asked for.
 //
 // All of these are variables of their own, not fields of one object: the checked
-// expression says exactly which of them it looks at. One evaluation costs at
-// most CostLimit.
+// expression says exactly which of them it looks at. All expressions
+// of one decision cost at most CostLimit together, and none is shown a part of
+// a request of more than 8 KiB.
 package policy
