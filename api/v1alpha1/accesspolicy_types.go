@@ -226,7 +226,8 @@ type TokenIssuerRef struct {
 	JWKS *JWKSIssuer `json:"jwks,omitempty"`
 
 	// algorithms that count with oidc and jwks. Each key is used with one of
-	// them: the one that it names, or the only one that fits it.
+	// them: the one that it names, or the only one that fits it. Where several
+	// of a policy's issuers have the same keys, they have to agree on it.
 	// +kubebuilder:validation:MaxItems=10
 	// +kubebuilder:validation:items:Enum=ES256;ES384;ES512;EdDSA;RS256;RS384;RS512;PS256;PS384;PS512
 	// +listType=set
@@ -341,7 +342,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.require) || self.access == 'Authenticated'",message="require goes with access: Authenticated only"
 type Rule struct {
-	// name of the rule, shown in logs and metrics.
+	// name of the rule, shown in logs.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$')",message="name: use letters, digits, '_', '.' and '-'"
@@ -384,7 +385,10 @@ type Match struct {
 	// +optional
 	Methods []string `json:"methods,omitempty"`
 
-	// paths of which one must fit.
+	// paths of which one must fit. They are compared byte by byte: to an
+	// application that does not look at case /Admin is /admin, and a rule for
+	// the one is none for the other. Before such an application name what may
+	// pass, and deny the rest.
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=atomic
 	// +optional
@@ -499,7 +503,7 @@ type Identity struct {
 // IdentityHeader is one header that tells the application about the caller.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.claim) != has(self.cel)",message="set exactly one of claim and cel"
-// +kubebuilder:validation:XValidation:rule="!(self.name.lowerAscii() in ['connection','content-length','content-type','date','host','keep-alive','te','trailer','transfer-encoding','upgrade','cache-control','www-authenticate','set-cookie','location'])",message="name: this header has a meaning of its own between proxies: choose another, such as X-Auth-Subject"
+// +kubebuilder:validation:XValidation:rule="!(self.name.lowerAscii() in ['connection','content-length','content-type','date','host','keep-alive','te','trailer','transfer-encoding','upgrade','cache-control','www-authenticate','set-cookie','location','expires','vary','content-encoding','proxy-authenticate']) && !self.name.lowerAscii().startsWith('x-accel-')",message="name: this header has a meaning of its own between proxies: choose another, such as X-Auth-Subject"
 type IdentityHeader struct {
 	// name of the header.
 	Name HeaderName `json:"name"`

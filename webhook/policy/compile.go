@@ -447,7 +447,7 @@ func compileIdentity(at *field.Path, headers []v1alpha1.IdentityHeader, withToke
 		switch {
 		case !isHeaderName(h.name):
 			faults = append(faults, field.Invalid(path.Child("name"), spec.Name, headerNameHint))
-		case reservedHeaders[lower], strings.HasPrefix(lower, "x-accel-"): // orders to nginx
+		case reservedHeaders[lower], strings.HasPrefix(lower, reservedPrefix):
 			faults = append(faults, field.Invalid(path.Child("name"), spec.Name,
 				"this header has a meaning of its own between proxies: choose another, such as X-Auth-Subject"))
 		case seen[lower]:
@@ -502,14 +502,17 @@ func isHeaderName(s string) bool {
 	return s != ""
 }
 
-// reservedHeaders are those that the resource's own rule refuses, and others
-// that would change what becomes of an answer.
+// reservedHeaders would change what becomes of an answer, as would those that
+// begin with reservedPrefix, which are orders to nginx. The resource's own rule
+// refuses the same.
 var reservedHeaders = map[string]bool{
 	"connection": true, "content-length": true, "content-type": true, "date": true, "host": true,
 	"keep-alive": true, "te": true, "trailer": true, "transfer-encoding": true, "upgrade": true,
 	"cache-control": true, "www-authenticate": true, "set-cookie": true, "location": true,
 	"expires": true, "vary": true, "content-encoding": true, "proxy-authenticate": true,
 }
+
+const reservedPrefix = "x-accel-"
 
 // isQuotable says whether s goes between quotes in a header as it is.
 func isQuotable(s string) bool {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -273,6 +274,47 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 				t.Errorf("error is not one line: %q", err)
 			}
 		})
+	}
+}
+
+func remoteIssuer(url string, algorithms ...string) v1alpha1.TokenIssuerRef {
+	return v1alpha1.TokenIssuerRef{OIDC: &v1alpha1.OIDCIssuer{URL: url}, Audiences: []string{"o"}, Algorithms: algorithms}
+}
+
+func TestCompileTakesTheSameKeysTwice(t *testing.T) {
+	for name, issuers := range map[string][]v1alpha1.TokenIssuerRef{
+		"with the same algorithm":          {remoteIssuer("https://a.example", "RS256"), remoteIssuer("https://a.example", "RS256", "ES256")},
+		"with one for RSA and one for EC":  {remoteIssuer("https://a.example", "RS256"), remoteIssuer("https://a.example", "ES256")},
+		"with several, for keys that name": {remoteIssuer("https://a.example", "RS256"), remoteIssuer("https://a.example", "RS256", "PS256")},
+		"of other issuers":                 {remoteIssuer("https://a.example", "RS256"), remoteIssuer("https://b.example", "PS256")},
+	} {
+		if _, err := Compile("shop", "orders", &v1alpha1.AccessPolicySpec{Issuers: issuers}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The rule of the resource and the list here refuse the same.
+func TestTheResourceReservesTheSameHeaders(t *testing.T) {
+	raw, err := os.ReadFile("../../config/crd/bases/keywright.dev_accesspolicies.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(string(raw)), " ") // as YAML breaks its lines
+	_, rule, found := strings.Cut(text, "self.name.lowerAscii() in [")
+	list, rule, closed := strings.Cut(rule, "]")
+	if !found || !closed {
+		t.Fatal("the resource has no such rule")
+	}
+	got := map[string]bool{}
+	for _, name := range strings.Split(list, ",") {
+		got[strings.Trim(name, "' ")] = true
+	}
+	if diff := cmp.Diff(reservedHeaders, got); diff != "" {
+		t.Errorf("reserved by the resource (-here +there):\n%s", diff)
+	}
+	if want := ") && !self.name.lowerAscii().startsWith(''" + reservedPrefix + "'')'"; !strings.HasPrefix(rule, want) {
+		t.Errorf("it goes on with %.100s, want %s", rule, want)
 	}
 }
 
