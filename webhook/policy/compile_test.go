@@ -183,6 +183,11 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 		"an issuer of others without TLS": {
 			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{JWKS: &v1alpha1.JWKSIssuer{URL: "http://a.example/keys"}, Audiences: []string{"o"}, Algorithms: []string{"RS256"}}}},
 			want: []string{"spec.issuers[0].jwks.url: ", "whole https URL", "spec.issuers[0].jwks.issuer: Required value"}},
+		"the same keys with two RSA algorithms": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{
+				remoteIssuer("https://a.example", "ES256", "RS256"), remoteIssuer("https://b.example", "PS256"), remoteIssuer("https://a.example", "PS256"),
+			}},
+			want: []string{`spec.issuers[2].algorithms: Invalid value: "PS256": another entry uses the same keys with RS256`}},
 		"a SigningKey with algorithms": {
 			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "a"}, Algorithms: []string{"RS256"}}}},
 			want: []string{"spec.issuers[0].algorithms: Forbidden: a SigningKey says its own"}},
