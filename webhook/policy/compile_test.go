@@ -225,6 +225,7 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 		"an expression that does not parse":      {spec: requireCEL("claims.sub =="), want: []string{celField, "Syntax error", "(at 1:14)"}},
 		"an expression that gives a text":        {spec: requireCEL("request.path"), want: []string{celField, "it gives string: write an expression that gives bool"}},
 		"an expression of mixed types":           {spec: requireCEL("request.path == 1"), want: []string{celField, "no matching overload"}},
+		"loops in loops in loops":                {spec: requireCEL(strings.Repeat("[1].all(i, ", 9) + "true" + strings.Repeat(")", 9)), want: []string{celField, "more than 8 loops, such as exists, are in one another"}},
 		"an expression with a broken pattern":    {spec: requireCEL("request.path.matches('(')"), want: []string{celField, "missing closing )"}},
 		"a pattern that becomes too large":       {spec: requireCEL("request.path.matches('((a?){40}){20}')"), want: []string{celField, "steps: the limit is 1000"}},
 		"a text that takes a huge pattern":       {spec: requireCEL("'" + strings.Repeat("a", 300) + "'.matches('" + strings.Repeat("(a?){1000}", 100) + "')"), want: []string{celField, "has 1000 bytes: the limit is 256"}},

@@ -27,6 +27,10 @@ const (
 	maxPatternSteps = 1000
 )
 
+// maxNesting is how many loops of an expression, such as exists, may be in one
+// another.
+const maxNesting = 8
+
 // maxShown bounds each part of a request that is shown to expressions, in
 // bytes: what they cost is up to what they are shown.
 const maxShown = 8 << 10
@@ -77,6 +81,8 @@ var celEnv = sync.OnceValues(func() (*environment, error) {
 		ext.Strings(ext.StringsVersion(5)),
 		ext.Lists(ext.ListsVersion(3), ext.ListsMaxRangeSize(1000)),
 		ext.Sets(ext.SetsVersion(1)),
+		// A step looks for its variables in the loops around it, one by one.
+		cel.ASTValidators(cel.ValidateComprehensionNestingLimit(maxNesting)),
 	)
 	if err != nil {
 		return nil, err
@@ -202,6 +208,8 @@ func describeIssues(issues *cel.Issues) string {
 			message += ": use request.method, request.host, request.path, request.query or request.headers"
 		case strings.HasPrefix(message, "undeclared reference to '"):
 			message += ": variables are claims and request.method, .host, .path, .query and .headers"
+		case message == "comprehension exceeds nesting limit":
+			message = fmt.Sprintf("more than %d loops, such as exists, are in one another", maxNesting)
 		}
 		// CEL counts columns from 0, people and editors from 1.
 		all = append(all, fmt.Sprintf("%s (at %d:%d)", message, one.Location.Line(), one.Location.Column()+1))
