@@ -226,7 +226,8 @@ type TokenIssuerRef struct {
 	JWKS *JWKSIssuer `json:"jwks,omitempty"`
 
 	// algorithms that count with oidc and jwks. Each key is used with one of
-	// them: the one that it names, or the only one that fits it.
+	// them: the one that it names, or the only one that fits it. Where several
+	// of a policy's issuers have the same keys, they have to agree on it.
 	// +kubebuilder:validation:MaxItems=10
 	// +kubebuilder:validation:items:Enum=ES256;ES384;ES512;EdDSA;RS256;RS384;RS512;PS256;PS384;PS512
 	// +listType=set
@@ -341,7 +342,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.require) || self.access == 'Authenticated'",message="require goes with access: Authenticated only"
 type Rule struct {
-	// name of the rule, shown in logs and metrics.
+	// name of the rule, shown in logs.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$')",message="name: use letters, digits, '_', '.' and '-'"
@@ -384,7 +385,10 @@ type Match struct {
 	// +optional
 	Methods []string `json:"methods,omitempty"`
 
-	// paths of which one must fit.
+	// paths of which one must fit. They are compared byte by byte: to an
+	// application that does not look at case /Admin is /admin, and a rule for
+	// the one is none for the other. Before such an application name what may
+	// pass, and deny the rest.
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=atomic
 	// +optional
@@ -467,10 +471,15 @@ type Expression struct {
 	// cel over claims (the token's claims) and request (method, host, path,
 	// query, headers). It must give a truth value. Headers are asked for by a
 	// constant name in lower case: request.headers['x-tenant'], or
-	// 'x-tenant' in request.headers. One that came more than once denies, and
-	// those with tokens (Authorization, Cookie, Sec-WebSocket-Protocol and the
-	// policy's own credentials) cannot be asked for. A header is what the
-	// client says unless the proxy overwrites it.
+	// 'x-tenant' in request.headers. One that came more than once denies, with
+	// '_' or '.' in place of '-' too, and those with tokens (Authorization,
+	// Cookie, Sec-WebSocket-Protocol and the policy's own credentials) cannot
+	// be asked for. A header is what the client says unless the proxy
+	// overwrites it. All expressions of a policy, those of identity headers
+	// among them, have 100000 steps for a request together; ten bytes of a
+	// text are one too, and a pattern takes its length times the text's. What
+	// needs more is denied, as is a request of which a part that is looked at
+	// has more than 8 KiB.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=4096
 	CEL string `json:"cel"`
@@ -494,7 +503,7 @@ type Identity struct {
 // IdentityHeader is one header that tells the application about the caller.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.claim) != has(self.cel)",message="set exactly one of claim and cel"
-// +kubebuilder:validation:XValidation:rule="!(self.name.lowerAscii() in ['connection','content-length','content-type','date','host','keep-alive','te','trailer','transfer-encoding','upgrade','cache-control','www-authenticate','set-cookie','location'])",message="name: this header has a meaning of its own between proxies: choose another, such as X-Auth-Subject"
+// +kubebuilder:validation:XValidation:rule="!(self.name.lowerAscii() in ['connection','content-length','content-type','date','host','keep-alive','te','trailer','transfer-encoding','upgrade','cache-control','www-authenticate','set-cookie','location','expires','vary','content-encoding','proxy-authenticate']) && !self.name.lowerAscii().startsWith('x-accel-')",message="name: this header has a meaning of its own between proxies: choose another, such as X-Auth-Subject"
 type IdentityHeader struct {
 	// name of the header.
 	Name HeaderName `json:"name"`

@@ -61,8 +61,8 @@ func credentialsOf(named []v1alpha1.Credential) []credential {
 	return out
 }
 
-// headersOf lists the header fields in which credentials may be.
-func headersOf(places []credential) string {
+// varyOn lists the header fields in which credentials may be.
+func varyOn(places []credential) string {
 	var names []string
 	for i := range places {
 		name := places[i].header
@@ -97,6 +97,8 @@ func find(places []credential, header map[string][]string, asked *policy.Request
 			raw, err = inQuery(c.query, asked.Query)
 		case c.subprotocol != "":
 			raw, err = inSubprotocols(c.subprotocol, header[subprotocols])
+		case hasOtherSpelling(c.header, header):
+			err = ErrSeveralCredentials // the application may read that one
 		default:
 			raw, err = inHeader(c, header[c.header])
 		}
@@ -130,6 +132,20 @@ func (c *credential) describe(steps *trace.Trace, raw string, err error) {
 	default:
 		steps.Yes("credential", c.String(), fmt.Sprintf("a token of %d bytes", len(raw)))
 	}
+}
+
+// hasOtherSpelling says whether a header is there under a name with '_' or '.'
+// in place of '-', which some servers know as the same.
+func hasOtherSpelling(name string, header map[string][]string) bool {
+	if strings.IndexByte(name, '-') < 0 {
+		return false
+	}
+	for other := range header {
+		if other != name && policy.IsSpelling(other, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // inHeader finds a token behind a scheme and exactly one space (RFC 6750
@@ -169,9 +185,9 @@ func inHeader(c *credential, lines []string) (string, error) {
 	return rest[1:], nil
 }
 
-// inCookies finds a cookie's value in all Cookie lines. The same name twice is
-// more than one credential, whatever the values are: who reads which one
-// differs from server to server.
+// inCookies finds a cookie's value in all Cookie lines. A second one that some
+// server reads by this name (see looseName) is more than one credential,
+// whatever the values are: who reads which one differs from server to server.
 func inCookies(name string, lines []string) (string, error) {
 	var found string
 	n := 0
@@ -180,11 +196,13 @@ func inCookies(name string, lines []string) (string, error) {
 			var pair string
 			pair, line, _ = strings.Cut(line, ";")
 			key, value, _ := strings.Cut(pair, "=")
-			if strings.Trim(key, " \t") != name {
-				continue
+			switch key = strings.Trim(key, " \t"); {
+			case key == name:
+				found = strings.Trim(value, " \t")
+				n++
+			case isLooselyNamed(key, name):
+				n++
 			}
-			found = strings.Trim(value, " \t")
-			n++
 		}
 	}
 	if n > 1 {
@@ -195,7 +213,7 @@ func inCookies(name string, lines []string) (string, error) {
 
 // inQuery finds a parameter's value, as it came: a token needs no encoding, and
 // one that has any is malformed. Beside it there must be no second parameter
-// that some server reads by this name (see queryName), also not behind ';',
+// that some server reads by this name (see looseName), also not behind ';',
 // where some begin one: the application must not read another token than the
 // one that is judged.
 func inQuery(name, query string) (string, error) {
@@ -209,15 +227,11 @@ func inQuery(name, query string) (string, error) {
 			pair, query = query, ""
 		}
 		key, value, _ := strings.Cut(pair, "=")
-		decoded, err := url.QueryUnescape(key)
-		if err != nil {
-			decoded = key
-		}
 		switch {
-		case decoded == name:
+		case unescape(key) == name:
 			found = value
 			n++
-		case strings.EqualFold(queryName(decoded), queryName(name)):
+		case isLooselyNamed(key, name):
 			n++
 		}
 	}
@@ -227,16 +241,31 @@ func inQuery(name, query string) (string, error) {
 	return found, nil
 }
 
-// queryName is what a name of a parameter becomes where servers are loose:
-// without blanks before it, without what follows '[' (PHP, Rails) or NUL, and
-// with '_' for '.' and blanks (PHP). Others do not look at case (ASP.NET).
-func queryName(name string) string {
+// isLooselyNamed says whether some server may read what is sent as key, a
+// parameter or a cookie, by a name.
+func isLooselyNamed(key, name string) bool {
+	return strings.EqualFold(looseName(unescape(key)), looseName(name))
+}
+
+func unescape(key string) string {
+	if decoded, err := url.QueryUnescape(key); err == nil {
+		return decoded
+	}
+	return key
+}
+
+// looseName is what a name of a parameter or a cookie becomes where servers are
+// loose: without blanks before it, without what follows '[' (PHP, Rails) or NUL,
+// and with '_' for '.' and blanks (PHP). Others do not look at case (ASP.NET).
+func looseName(name string) string {
 	name = strings.TrimLeft(name, " ")
 	if end := strings.IndexAny(name, "[\x00"); end >= 0 {
 		name = name[:end]
 	}
-	return strings.NewReplacer(".", "_", " ", "_").Replace(name)
+	return loose.Replace(name)
 }
+
+var loose = strings.NewReplacer(".", "_", " ", "_")
 
 // inSubprotocols finds the token behind a prefix in a list of subprotocols,
 // which may come in several lines (RFC 6455 section 11.3.4).

@@ -1,6 +1,7 @@
 package authz_test
 
 import (
+	"maps"
 	"testing"
 
 	"github.com/keywright/keywright/api/v1alpha1"
@@ -17,18 +18,23 @@ func TestHeadersThatExpressionsAskFor(t *testing.T) {
 	good := s.mint(t, map[string]any{"tenant": "north"})
 	for name, tc := range map[string]struct {
 		tenant []string
+		more   map[string][]string
 		want   string
 	}{
 		"the token's tenant":       {tenant: []string{"north"}},
 		"another tenant":           {tenant: []string{"south"}, want: "expression_false"},
 		"no tenant":                {want: "expression_error"},
 		"the token's tenant twice": {tenant: []string{"north", "north"}, want: "header_repeated"},
+		"a tenant with '_' beside": {tenant: []string{"north"}, more: map[string][]string{"X_tenant": {"south"}}, want: "header_repeated"},
+		"a tenant with '.' beside": {tenant: []string{"north"}, more: map[string][]string{"X.tenant": {"south"}}, want: "header_repeated"},
+		"a tenant with '_' alone":  {more: map[string][]string{"X_tenant": {"north"}}, want: "header_repeated"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			header := bearer(good)
 			if tc.tenant != nil {
 				header["X-Tenant"] = tc.tenant
 			}
+			maps.Copy(header, tc.more)
 			for range 2 {
 				d := w.want(get("/", header), tc.want)
 				if tc.want != "" && (d.Status != 403 || d.Rule != "own") {

@@ -161,7 +161,7 @@ func (s *Store) SetPolicy(ref Ref, p *policy.Policy, compileErr error) {
 	default:
 		e.realm = p.Realm()
 		e.credentials = credentialsOf(p.Credentials())
-		e.vary = headersOf(e.credentials)
+		e.vary = varyOn(e.credentials)
 		s.link(e)
 	}
 	s.publish(now.keys, nil, map[Ref]*entry{ref: e})

@@ -397,12 +397,14 @@ func TestRequestKeepsLinesApart(t *testing.T) {
 	question := check("GET", "/orders", map[string]string{"Authorization": "a", "authorization": "b", ":path": "/x"})
 	question.Attributes.Request.Http.HeaderMap = &corev3.HeaderMap{Headers: []*corev3.HeaderValue{
 		{Key: "authorization", RawValue: []byte("c")}, {Key: "x", Value: "d", RawValue: []byte("e")}, {Key: "X", Value: "f"},
+		{Key: "x-tenant", Value: "north"}, {Key: "x_tenant", Value: "south"}, {Key: "X.Tenant", Value: "west"},
 	}}
 	got := grpcauth.Request(question).Header
 	for _, lines := range got {
 		slices.Sort(lines)
 	}
-	want := map[string][]string{"Authorization": {"a", "b", "c"}, "X": {"d", "e", "f"}, ":path": {"/x"}}
+	want := map[string][]string{"Authorization": {"a", "b", "c"}, "X": {"d", "e", "f"}, ":path": {"/x"},
+		"X-Tenant": {"north"}, "X_tenant": {"south"}, "X.tenant": {"west"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("header (-want +got):\n%s", diff)
 	}

@@ -27,6 +27,26 @@ func asks(t *testing.T, got, want authz.Request) {
 	}
 }
 
+// A header under another spelling denies where a rule asks for it, so each
+// caller's request has to show it.
+func TestSpellingsOfAHeaderAreSeen(t *testing.T) {
+	for prefix, ask := range map[string]func(*http.Request) authz.Request{
+		httpauth.NginxPrefix: httpauth.Nginx, httpauth.ForwardPrefix: httpauth.Forward,
+		httpauth.EnvoyPrefix: httpauth.Envoy, httpauth.TokenPrefix: httpauth.Token,
+	} {
+		target := prefix + "shop/orders"
+		if prefix == httpauth.EnvoyPrefix {
+			target += "/"
+		}
+		got := ask(read(t, target, "X-Tenant: north", "X_Tenant: south", "x.tenant: west")).Header
+		for name, want := range map[string]string{"X-Tenant": "north", "X_tenant": "south", "X.tenant": "west"} {
+			if len(got[name]) != 1 || got[name][0] != want {
+				t.Errorf("%s: %s is %v, want %s alone", prefix, name, got[name], want)
+			}
+		}
+	}
+}
+
 func TestForward(t *testing.T) {
 	const (
 		here   = "/auth/forward/shop/orders"

@@ -65,6 +65,7 @@ func BenchmarkDecideWithExpression(b *testing.B) {
 	claims["amr"] = []any{"pwd", "mfa"}
 	b.ReportAllocs()
 	for b.Loop() {
+		req.cost = meter{} // one request is for one decision
 		if err := decide(p, req, claims); err != nil {
 			b.Fatal(err)
 		}

@@ -233,6 +233,7 @@ func compileIssuers(at *field.Path, namespace string, issuers []v1alpha1.TokenIs
 		return nil, append(faults, field.Required(at, "name at least one issuer whose tokens count"))
 	}
 	compiled := make([]v1alpha1.TokenIssuerRef, len(issuers))
+	rsa := map[string]string{} // by where the keys are
 	for i := range issuers {
 		issuers[i].DeepCopyInto(&compiled[i])
 		ref, one := &compiled[i].SigningKeyRef, &compiled[i]
@@ -241,6 +242,14 @@ func compileIssuers(at *field.Path, namespace string, issuers []v1alpha1.TokenIs
 			faults = append(faults, field.Forbidden(at.Index(i), "set exactly one of signingKeyRef, oidc and jwks"))
 		case one.OIDC != nil || one.JWKS != nil:
 			faults = append(faults, checkRemote(at.Index(i), one)...)
+			if only := onlyRSA(one.Algorithms); only != "" {
+				keys := keysOf(one)
+				if other := rsa[keys]; other != "" && other != only {
+					faults = append(faults, field.Invalid(at.Index(i).Child("algorithms"), only,
+						"another entry uses the same keys with "+other+": a key that names no algorithm is used with one; name the same in both"))
+				}
+				rsa[keys] = only
+			}
 		default:
 			if ref.Name == "" {
 				faults = append(faults, field.Required(at.Index(i).Child("signingKeyRef", "name"), "name a SigningKey"))
@@ -297,6 +306,29 @@ func checkRemote(at *field.Path, issuer *v1alpha1.TokenIssuerRef) (faults field.
 		faults = append(faults, field.Invalid(path, target, "write a whole https URL"))
 	}
 	return faults
+}
+
+// onlyRSA gives the one algorithm that an RSA key without alg is used with; ""
+// when there is none, or more than one. Other keys fit one in any case.
+func onlyRSA(algorithms []string) (only string) {
+	for _, name := range algorithms {
+		if !strings.HasPrefix(name, "RS") && !strings.HasPrefix(name, "PS") {
+			continue
+		}
+		if only != "" && only != name {
+			return ""
+		}
+		only = name
+	}
+	return only
+}
+
+// keysOf says where the keys of an issuer of others are, and whose they are.
+func keysOf(issuer *v1alpha1.TokenIssuerRef) string {
+	if issuer.OIDC != nil {
+		return "oidc " + issuer.OIDC.URL
+	}
+	return "jwks " + issuer.JWKS.URL + " " + issuer.JWKS.Issuer
 }
 
 func compileRule(at *field.Path, rule *v1alpha1.Rule, normalize bool, withTokens map[string]bool, faults field.ErrorList) (Rule, field.ErrorList) {
@@ -447,7 +479,7 @@ func compileIdentity(at *field.Path, headers []v1alpha1.IdentityHeader, withToke
 		switch {
 		case !isHeaderName(h.name):
 			faults = append(faults, field.Invalid(path.Child("name"), spec.Name, headerNameHint))
-		case reservedHeaders[lower], strings.HasPrefix(lower, "x-accel-"): // orders to nginx
+		case reservedHeaders[lower], strings.HasPrefix(lower, reservedPrefix):
 			faults = append(faults, field.Invalid(path.Child("name"), spec.Name,
 				"this header has a meaning of its own between proxies: choose another, such as X-Auth-Subject"))
 		case seen[lower]:
@@ -502,14 +534,17 @@ func isHeaderName(s string) bool {
 	return s != ""
 }
 
-// reservedHeaders are those that the resource's own rule refuses, and others
-// that would change what becomes of an answer.
+// reservedHeaders would change what becomes of an answer, as would those that
+// begin with reservedPrefix, which are orders to nginx. The resource's own rule
+// refuses the same.
 var reservedHeaders = map[string]bool{
 	"connection": true, "content-length": true, "content-type": true, "date": true, "host": true,
 	"keep-alive": true, "te": true, "trailer": true, "transfer-encoding": true, "upgrade": true,
 	"cache-control": true, "www-authenticate": true, "set-cookie": true, "location": true,
 	"expires": true, "vary": true, "content-encoding": true, "proxy-authenticate": true,
 }
+
+const reservedPrefix = "x-accel-"
 
 // isQuotable says whether s goes between quotes in a header as it is.
 func isQuotable(s string) bool {

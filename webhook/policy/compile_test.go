@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -182,6 +183,11 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 		"an issuer of others without TLS": {
 			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{JWKS: &v1alpha1.JWKSIssuer{URL: "http://a.example/keys"}, Audiences: []string{"o"}, Algorithms: []string{"RS256"}}}},
 			want: []string{"spec.issuers[0].jwks.url: ", "whole https URL", "spec.issuers[0].jwks.issuer: Required value"}},
+		"the same keys with two RSA algorithms": {
+			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{
+				remoteIssuer("https://a.example", "ES256", "RS256"), remoteIssuer("https://b.example", "PS256"), remoteIssuer("https://a.example", "PS256"),
+			}},
+			want: []string{`spec.issuers[2].algorithms: Invalid value: "PS256": another entry uses the same keys with RS256`}},
 		"a SigningKey with algorithms": {
 			spec: v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{{SigningKeyRef: v1alpha1.SigningKeyRef{Name: "a"}, Algorithms: []string{"RS256"}}}},
 			want: []string{"spec.issuers[0].algorithms: Forbidden: a SigningKey says its own"}},
@@ -219,6 +225,7 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 		"an expression that does not parse":      {spec: requireCEL("claims.sub =="), want: []string{celField, "Syntax error", "(at 1:14)"}},
 		"an expression that gives a text":        {spec: requireCEL("request.path"), want: []string{celField, "it gives string: write an expression that gives bool"}},
 		"an expression of mixed types":           {spec: requireCEL("request.path == 1"), want: []string{celField, "no matching overload"}},
+		"loops in loops in loops":                {spec: requireCEL(strings.Repeat("[1].all(i, ", 9) + "true" + strings.Repeat(")", 9)), want: []string{celField, "more than 8 loops, such as exists, are in one another"}},
 		"an expression with a broken pattern":    {spec: requireCEL("request.path.matches('(')"), want: []string{celField, "missing closing )"}},
 		"a pattern that becomes too large":       {spec: requireCEL("request.path.matches('((a?){40}){20}')"), want: []string{celField, "steps: the limit is 1000"}},
 		"a text that takes a huge pattern":       {spec: requireCEL("'" + strings.Repeat("a", 300) + "'.matches('" + strings.Repeat("(a?){1000}", 100) + "')"), want: []string{celField, "has 1000 bytes: the limit is 256"}},
@@ -273,6 +280,47 @@ func TestCompileSaysWhatToChange(t *testing.T) {
 				t.Errorf("error is not one line: %q", err)
 			}
 		})
+	}
+}
+
+func remoteIssuer(url string, algorithms ...string) v1alpha1.TokenIssuerRef {
+	return v1alpha1.TokenIssuerRef{OIDC: &v1alpha1.OIDCIssuer{URL: url}, Audiences: []string{"o"}, Algorithms: algorithms}
+}
+
+func TestCompileTakesTheSameKeysTwice(t *testing.T) {
+	for name, issuers := range map[string][]v1alpha1.TokenIssuerRef{
+		"with the same algorithm":          {remoteIssuer("https://a.example", "RS256"), remoteIssuer("https://a.example", "RS256", "ES256")},
+		"with one for RSA and one for EC":  {remoteIssuer("https://a.example", "RS256"), remoteIssuer("https://a.example", "ES256")},
+		"with several, for keys that name": {remoteIssuer("https://a.example", "RS256"), remoteIssuer("https://a.example", "RS256", "PS256")},
+		"of other issuers":                 {remoteIssuer("https://a.example", "RS256"), remoteIssuer("https://b.example", "PS256")},
+	} {
+		if _, err := Compile("shop", "orders", &v1alpha1.AccessPolicySpec{Issuers: issuers}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The rule of the resource and the list here refuse the same.
+func TestTheResourceReservesTheSameHeaders(t *testing.T) {
+	raw, err := os.ReadFile("../../config/crd/bases/keywright.dev_accesspolicies.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(string(raw)), " ") // as YAML breaks its lines
+	_, rule, found := strings.Cut(text, "self.name.lowerAscii() in [")
+	list, rule, closed := strings.Cut(rule, "]")
+	if !found || !closed {
+		t.Fatal("the resource has no such rule")
+	}
+	got := map[string]bool{}
+	for _, name := range strings.Split(list, ",") {
+		got[strings.Trim(name, "' ")] = true
+	}
+	if diff := cmp.Diff(reservedHeaders, got); diff != "" {
+		t.Errorf("reserved by the resource (-here +there):\n%s", diff)
+	}
+	if want := ") && !self.name.lowerAscii().startsWith(''" + reservedPrefix + "'')'"; !strings.HasPrefix(rule, want) {
+		t.Errorf("it goes on with %.100s, want %s", rule, want)
 	}
 }
 
@@ -391,12 +439,15 @@ func FuzzCompile(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = rule.Evaluate(claims, req)
+		blind, seen := *req, *req
+		err = rule.Evaluate(claims, &seen)
+		if seen.cost.spent > CostLimit+1 {
+			t.Fatalf("%q: costs %d", text, seen.cost.spent)
+		}
 		if reason := Reason(err); reason != "" && reason != "expression_false" && reason != "expression_error" {
 			t.Fatalf("reason %q", reason)
 		}
 		// What does not look at a part of the request gives the same without it.
-		blind := *req
 		if !p.NeedsPath() {
 			blind.Path, blind.Query, blind.HasPath = "", "", false
 		}

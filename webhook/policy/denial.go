@@ -36,8 +36,8 @@ var (
 	ErrMethodUnknown = &Denial{"method_unknown", "the request's method is not known"}
 
 	// ErrHeaderRepeated says that a header came more than once that an
-	// expression looks at.
-	ErrHeaderRepeated = &Denial{"header_repeated", "a header that an expression looks at came more than once"}
+	// expression looks at, or under another spelling: see IsSpelling.
+	ErrHeaderRepeated = &Denial{"header_repeated", "a header that an expression looks at came more than once, or with '_' or '.' for '-'"}
 
 	// ErrAccessDenied says that the rule lets nobody pass.
 	ErrAccessDenied = &Denial{"access_denied", "the rule lets nobody pass"}

@@ -38,7 +38,11 @@
 //
 // A header is what the client says, unless the proxy sets it, and absent also
 // where the proxy passes it to the application alone. One that came more than
-// once denies; those that have tokens cannot be asked for. They are variables of their own, not fields of one object: the checked
-// expression says exactly which of them it looks at. One evaluation costs at
-// most CostLimit.
+// once, or with '_' or '.' in place of '-', denies; those that have tokens
+// cannot be asked for.
+//
+// All of these are variables of their own, not fields of one object: the checked
+// expression says exactly which of them it looks at. All expressions
+// of one decision cost at most CostLimit together, and none is shown a part of
+// a request of more than 8 KiB.
 package policy

@@ -4,34 +4,36 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp/syntax"
 	"strings"
 	"sync"
 
 	"github.com/google/cel-go/cel"
 	celast "github.com/google/cel-go/common/ast"
+	"github.com/google/cel-go/common/functions"
 	"github.com/google/cel-go/common/overloads"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/ext"
+	"github.com/google/cel-go/interpreter"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/keywright/keywright/webhook/token"
 )
 
-// CostLimit bounds one evaluation of an expression, in CEL's units of cost:
-// about one for each step, one for each ten bytes of a text that is read.
-//
-// For a pattern CEL reckons with the length of its text, which says nothing
-// of the work: (a?){1000} is short. So patterns have limits of their own.
-const CostLimit = 100_000
-
 // Limits of a pattern of matches: its text in bytes, and the steps of the
 // program that it becomes, each of which may be taken for each character of
 // the text that is matched.
 const (
-	maxPattern        = 256
-	maxPatternProgram = 1000
+	maxPattern      = 256
+	maxPatternSteps = 1000
 )
+
+// maxNesting is how many loops of an expression, such as exists, may be in one
+// another.
+const maxNesting = 8
+
+// maxShown bounds each part of a request that is shown to expressions, in
+// bytes: what they cost is up to what they are shown.
+const maxShown = 8 << 10
 
 // aspect is a set of parts of a request.
 type aspect uint8
@@ -64,8 +66,8 @@ var variableAspects = map[string]aspect{
 
 // celEnv is made once: it is the same for every policy. Versions of the
 // extensions are pinned, so that an update changes no policy's meaning.
-var celEnv = sync.OnceValues(func() (*cel.Env, error) {
-	return cel.NewEnv(
+var celEnv = sync.OnceValues(func() (*environment, error) {
+	env, err := cel.NewEnv(
 		cel.Variable(variableClaims, cel.MapType(cel.StringType, cel.DynType)),
 		cel.Variable(variableMethod, cel.StringType),
 		cel.Variable(variableHost, cel.StringType),
@@ -79,8 +81,21 @@ var celEnv = sync.OnceValues(func() (*cel.Env, error) {
 		ext.Strings(ext.StringsVersion(5)),
 		ext.Lists(ext.ListsVersion(3), ext.ListsMaxRangeSize(1000)),
 		ext.Sets(ext.SetsVersion(1)),
+		// A step looks for its variables in the loops around it, one by one.
+		cel.ASTValidators(cel.ValidateComprehensionNestingLimit(maxNesting)),
 	)
+	if err != nil {
+		return nil, err
+	}
+	bound, err := boundFunctions(env)
+	return &environment{env, bound}, err
 })
+
+// environment is what expressions are compiled in.
+type environment struct {
+	*cel.Env
+	bound map[string]*functions.Overload
+}
 
 // expression is a compiled CEL expression, safe for concurrent use.
 type expression struct {
@@ -120,13 +135,13 @@ func compileExpression(path *field.Path, text string, want *cel.Type, withTokens
 	if got := ast.OutputType(); !got.IsExactType(want) && !got.IsExactType(cel.DynType) {
 		return fault("it gives %s: write an expression that gives %s", got, want)
 	}
-	headers, problem := headersOf(ast, withTokens)
+	headers, problem := namedHeaders(ast, withTokens)
 	if problem != "" {
 		return fault("%s", problem)
 	}
 	program, err := env.Program(ast,
-		cel.CostLimit(CostLimit),
-		cel.EvalOptions(cel.OptOptimize), // compiles constant patterns now, and so reports them now
+		cel.CustomDecoratorV2(metered(env.bound)),
+		cel.EvalOptions(cel.OptOptimize),
 	)
 	if err != nil {
 		return fault("%v", err)
@@ -156,7 +171,7 @@ func checkPatterns(parsed *cel.Ast) string {
 		}
 		pattern := call.Args()[len(call.Args())-1]
 		if pattern.Kind() != celast.LiteralKind {
-			problem = "write the pattern of matches as one text: it must not come from claims or the request"
+			problem = errPatternNotConstant.Error()
 			return
 		}
 		if s, ok := pattern.AsLiteral().(types.String); ok && problem == "" {
@@ -166,23 +181,18 @@ func checkPatterns(parsed *cel.Ast) string {
 	return problem
 }
 
-// checkPattern does what cel.RegexProgramSizeLimit is for. That panics at a
-// pattern with a repetition (cel-go v0.31.0, types.RegexProgramSize: it
-// compiles what it has not simplified).
+var errPatternNotConstant = errors.New("write the pattern of matches as one text: it must not come from claims or the request")
+
 func checkPattern(pattern string) string {
 	if len(pattern) > maxPattern {
 		return fmt.Sprintf("a pattern of matches has %d bytes: the limit is %d", len(pattern), maxPattern)
 	}
-	parsed, err := syntax.Parse(pattern, syntax.Perl)
+	steps, err := programSteps(pattern)
 	if err != nil {
 		return err.Error()
 	}
-	program, err := syntax.Compile(parsed.Simplify())
-	if err != nil {
-		return err.Error()
-	}
-	if steps := len(program.Inst); steps > maxPatternProgram {
-		return fmt.Sprintf("a pattern of matches becomes a program of %d steps: the limit is %d", steps, maxPatternProgram)
+	if steps > maxPatternSteps {
+		return fmt.Sprintf("a pattern of matches becomes a program of %d steps: the limit is %d", steps, maxPatternSteps)
 	}
 	return ""
 }
@@ -198,6 +208,8 @@ func describeIssues(issues *cel.Issues) string {
 			message += ": use request.method, request.host, request.path, request.query or request.headers"
 		case strings.HasPrefix(message, "undeclared reference to '"):
 			message += ": variables are claims and request.method, .host, .path, .query and .headers"
+		case message == "comprehension exceeds nesting limit":
+			message = fmt.Sprintf("more than %d loops, such as exists, are in one another", maxNesting)
 		}
 		// CEL counts columns from 0, people and editors from 1.
 		all = append(all, fmt.Sprintf("%s (at %d:%d)", message, one.Location.Line(), one.Location.Column()+1))
@@ -218,11 +230,15 @@ func shorten(text string) string {
 }
 
 // errMissingKey says that an expression asked for a claim, or for a member of
-// one, that is not there.
+// one, or for a header, that is not there.
 var errMissingKey = errors.New("no such key")
 
 // eval evaluates. The request has what the expression looks at: see lacking.
+// What it costs is counted in the request.
 func (e *expression) eval(claims token.Claims, req *Request) (any, error) {
+	if err := e.tooLarge(req); err != nil {
+		return nil, err
+	}
 	vars := variables{claims: claims, req: req}
 	if e.looksAt&aspectQuery != 0 {
 		query, err := url.ParseQuery(req.Query)
@@ -238,11 +254,12 @@ func (e *expression) eval(claims token.Claims, req *Request) (any, error) {
 		}
 	}
 	out, _, err := e.program.Eval(&vars)
+	var stopped interpreter.EvalCancelledError
 	switch {
-	case err != nil && strings.HasPrefix(err.Error(), "no such key"):
-		return nil, errMissingKey
-	case err != nil && strings.Contains(err.Error(), "cost limit"):
+	case errors.As(err, &stopped):
 		return nil, errTooCostly
+	case err != nil && strings.HasPrefix(err.Error(), "no such key"):
+		return nil, e.missing(err.Error(), vars.headers)
 	case err != nil:
 		return nil, errEvaluation // err may quote a claim's value
 	}
@@ -255,12 +272,49 @@ func (e *expression) eval(claims token.Claims, req *Request) (any, error) {
 	return nil, errOtherType
 }
 
+// tooLarge says which part of the request has more than maxShown bytes.
+func (e *expression) tooLarge(req *Request) error {
+	for _, part := range [...]struct {
+		aspect aspect
+		name   string
+		value  string
+	}{
+		{aspectMethod, "method", req.Method}, {aspectHost, "host", req.Host},
+		{aspectPath, "path", req.Path}, {aspectQuery, "query", req.Query},
+	} {
+		if e.looksAt&part.aspect != 0 && len(part.value) > maxShown {
+			return fmt.Errorf("the %s %w", part.name, errTooLarge)
+		}
+	}
+	for i := range e.headers {
+		for _, line := range req.Header[e.headers[i].field] {
+			if len(line) > maxShown {
+				return fmt.Errorf("the header %s %w", e.headers[i].name, errTooLarge)
+			}
+		}
+	}
+	return nil
+}
+
+// missing names the header that an expression asked for and did not find. What
+// CEL says is not passed on: a claim may have given the key.
+func (e *expression) missing(said string, there map[string]string) error {
+	for i := range e.headers {
+		name := e.headers[i].name
+		if _, ok := there[name]; !ok && strings.TrimPrefix(said, "no such key: ") == name {
+			return fmt.Errorf("%w: the header %s is absent", errMissingKey, name)
+		}
+	}
+	return errMissingKey
+}
+
 // What can go wrong in an evaluation. CEL's own errors are not passed on:
 // they may quote claims, query and headers, which do not belong in logs.
 var (
 	errMalformedQuery = errors.New("the query is malformed")
 	errHeaderNotUTF8  = errors.New("a header is not UTF-8")
-	errTooCostly      = fmt.Errorf("it costs more than the limit of %d", CostLimit)
+	errTooLarge       = fmt.Errorf("has more than the %d bytes that expressions are shown", maxShown)
+	errTooCostly      = fmt.Errorf("the policy's expressions together cost more than the limit of %d", CostLimit)
 	errEvaluation     = errors.New("an operation failed, such as one on a value of another type")
 	errOtherType      = errors.New("it gave a value of another type")
 )
@@ -288,6 +342,8 @@ func (v *variables) ResolveName(name string) (any, bool) {
 		return map[string][]string(v.query), true
 	case variableHeaders:
 		return v.headers, true
+	case variableMeter:
+		return &v.req.cost, true
 	}
 	return nil, false
 }

@@ -58,12 +58,17 @@ func FuzzPolicy(f *testing.F) {
 		if name, err := NormalizeHost(host); err == nil {
 			req.Host, req.HasHost = name, true
 		}
-		decide := func(req *Request, claims token.Claims) string {
+		decide := func(asked *Request, claims token.Claims) string {
+			one := *asked // what a decision costs is its own
+			req := &one
 			rule, err := p.Select(req)
 			if err == nil {
 				if err = rule.Evaluate(claims, req); err == nil {
 					_, err = p.IdentityHeaders(claims, req)
 				}
+			}
+			if req.cost.spent > CostLimit+1 {
+				t.Fatalf("costs %d", req.cost.spent)
 			}
 			reason := Reason(err)
 			if reason == "internal" {

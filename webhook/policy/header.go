@@ -26,10 +26,10 @@ var headersWithTokens = []string{
 	"authorization", "proxy-authorization", "cookie", "sec-websocket-protocol", "x-keywright-caller",
 }
 
-// headersOf lists the headers that a checked expression asks for, each once, or
+// namedHeaders lists the headers that a checked expression asks for, each once, or
 // says what is wrong with how it asks: which headers count is known when the
 // policy is compiled, so none is asked for by a name that comes with a request.
-func headersOf(checked *cel.Ast, withTokens map[string]bool) (headers []header, problem string) {
+func namedHeaders(checked *cel.Ast, withTokens map[string]bool) (headers []header, problem string) {
 	refers := func(e celast.Expr) bool {
 		ref, ok := checked.NativeRep().ReferenceMap()[e.ID()]
 		return ok && strings.TrimPrefix(ref.Name, ".") == variableHeaders
@@ -92,15 +92,50 @@ func checkHeader(name string, withTokens map[string]bool) string {
 	return ""
 }
 
-// repeated gives the first of the headers that came more than once: servers
-// differ in which of the values they take.
+// repeated gives the first of the headers that came more than once, or under
+// another spelling: servers differ in which of the values they take. CGI and
+// its heirs know X-Tenant, X_Tenant and X.Tenant by one name, and the proxy and
+// the application may each read another of them.
 func repeated(req *Request, headers []header) string {
 	for i := range headers {
-		if len(req.Header[headers[i].field]) > 1 {
+		lines := req.Header[headers[i].field]
+		if len(lines) > 1 {
 			return headers[i].name
+		}
+		if !strings.Contains(headers[i].field, "-") {
+			continue // it has one spelling
+		}
+		for name := range req.Header {
+			if name != headers[i].field && IsSpelling(name, headers[i].field) {
+				return headers[i].name
+			}
 		}
 	}
 	return ""
+}
+
+// IsSpelling says whether servers may know two names of headers as one: they
+// are the same but for case and '_' or '.' in place of '-'.
+func IsSpelling(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if foldHeaderByte(a[i]) != foldHeaderByte(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func foldHeaderByte(c byte) byte {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	case c == '_' || c == '.':
+		return '-'
+	}
+	return c
 }
 
 // headerValues gives the headers that are there, none of which is repeated; ok

@@ -10,6 +10,7 @@ import (
 
 // Request is what a policy may look at of a request. Its fields come from a
 // source that the caller trusts; what is not known is left out, not guessed.
+// One is for one decision: what its expressions cost is counted in it.
 type Request struct {
 	// Method as the request line has it; "" when it is not known.
 	Method string
@@ -27,6 +28,8 @@ type Request struct {
 	HasPath, HasHost, Ambiguous bool
 	// Trace, if any, records the steps of what is asked about the request.
 	Trace *trace.Trace
+
+	cost meter
 }
 
 // Rule is one compiled rule of a policy. It is immutable.

@@ -428,6 +428,16 @@ var accessPolicyRules = map[string]rule{
 		refused:  withHeader(`name: Transfer-Encoding, claim: sub`),
 		want:     `spec.identity.headers[0]: Invalid value: name: this header has a meaning of its own between proxies: choose another, such as X-Auth-Subject`,
 	},
+	"an identity header gives nginx no orders": {
+		accepted: withHeader(`name: Accel-X, claim: sub`),
+		refused:  withHeader(`name: X-ACCEL-Redirect, claim: sub`),
+		want:     `spec.identity.headers[0]: Invalid value: name: this header has a meaning of its own between proxies: choose another, such as X-Auth-Subject`,
+	},
+	"an identity header says nothing to caches": {
+		accepted: withHeader(`name: X-Vary, claim: sub`),
+		refused:  withHeader(`name: Vary, claim: sub`),
+		want:     `spec.identity.headers[0]: Invalid value: name: this header has a meaning of its own between proxies: choose another, such as X-Auth-Subject`,
+	},
 	"an identity header's claim is not empty": {
 		accepted: withHeader(`name: X-User, claim: s`),
 		refused:  withHeader(`name: X-User, claim: ""`),
