@@ -7,13 +7,14 @@ import (
 	"github.com/keywright/keywright/api/keyset"
 	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/webhook/authz"
+	"github.com/keywright/keywright/webhook/policy"
 )
 
 // An issuer of others that does not answer denies its own tokens, and nothing
 // beside them.
 func TestAnIssuerThatIsNotLoadedDeniesItsOwnTokensAlone(t *testing.T) {
 	w, s := newShop(t)
-	away := authz.Origin{Discovery: true, URL: "https://away.example", Issuer: "https://away.example"}
+	away := policy.Origin{Discovery: true, URL: "https://away.example", Issuer: "https://away.example"}
 	spec := shop()
 	spec.Issuers = append(spec.Issuers, v1alpha1.TokenIssuerRef{
 		OIDC: &v1alpha1.OIDCIssuer{URL: away.URL}, Audiences: []string{"orders"}, Algorithms: []string{"ES256"},

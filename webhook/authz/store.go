@@ -29,7 +29,7 @@ type Store struct {
 	// in are the policies of a namespace.
 	in map[string]map[Ref]bool
 	// remotes are the origins of keys of others that policies name.
-	remotes map[Origin]*remote
+	remotes map[policy.Origin]*remote
 	// wanted wakes who fetches from them.
 	wanted chan struct{}
 }
@@ -87,7 +87,7 @@ func NewStore() *Store {
 		namespaces: map[string]labels.Set{},
 		users:      map[Ref]map[Ref]bool{},
 		in:         map[string]map[Ref]bool{},
-		remotes:    map[Origin]*remote{},
+		remotes:    map[policy.Origin]*remote{},
 		wanted:     make(chan struct{}, 1),
 	}
 	s.now.Store(&snapshot{keys: &table[*Keys]{}, policies: &table[*entry]{}})
@@ -248,7 +248,7 @@ func (s *Store) resolve(e *entry, keys *table[*Keys]) *entry {
 	next.issuers, next.awaits, next.notReady = nil, false, nil
 	has, known := s.namespaces[e.ref.Namespace]
 	for i, ref := range e.policy.Issuers() {
-		if origin, ok := originOf(&ref); ok {
+		if origin, ok := policy.OriginOf(&ref); ok {
 			r := s.remotes[origin] // it is there: the policy is linked
 			next.awaits = next.awaits || !r.loaded
 			next.issuers = append(next.issuers, issuer{
@@ -294,7 +294,7 @@ func refOf(from Ref, namespace, name string) Ref {
 
 func (s *Store) link(e *entry) {
 	for _, ref := range e.policy.Issuers() {
-		if origin, ok := originOf(&ref); ok {
+		if origin, ok := policy.OriginOf(&ref); ok {
 			s.use(origin, e.ref)
 			continue
 		}
@@ -308,7 +308,7 @@ func (s *Store) unlink(e *entry) {
 		return
 	}
 	for _, ref := range e.policy.Issuers() {
-		if origin, ok := originOf(&ref); ok {
+		if origin, ok := policy.OriginOf(&ref); ok {
 			s.leave(origin, e.ref)
 			continue
 		}

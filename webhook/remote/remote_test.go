@@ -418,7 +418,7 @@ func TestASourceThatHangsDelaysNoOther(t *testing.T) {
 	w.fetcher.Client = h
 	done := make(chan struct{})
 	go func() { defer close(done); w.round() }()
-	for range 16 {
+	for range 4 { // of one namespace
 		<-h.hung
 	}
 	w.policy.Name = "orders"
