@@ -50,7 +50,7 @@ func (r *AccessPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request
 	}
 
 	resolved := metav1.Condition{Type: v1alpha1.ConditionKeysResolved, Status: metav1.ConditionTrue, Reason: "Resolved"}
-	if slices.ContainsFunc(ap.Spec.Issuers, func(i v1alpha1.TokenIssuerRef) bool { return i.OIDC != nil || i.JWKS != nil }) {
+	if namesOthers(ap) {
 		resolved.Message = "each gate fetches the keys of oidc and jwks itself: its log and the metric keywright_gate_remote_issuers say whether it has them"
 	}
 	missing, err := r.unresolved(ctx, ap)
@@ -62,9 +62,20 @@ func (r *AccessPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request
 	}
 
 	ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: "InForce"}
+	beyond, err := r.beyond(ctx, ap)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if len(beyond) > 0 && len(missing) == 0 {
+		resolved.Status, resolved.Reason, resolved.Message = metav1.ConditionFalse, "TooManyIssuers", cut(strings.Join(beyond, "; "), 4096)
+	}
 	for _, c := range []metav1.Condition{resolved, compiled} {
 		if c.Status == metav1.ConditionFalse {
 			ready.Status, ready.Reason = metav1.ConditionFalse, c.Reason
+			if c.Reason == "TooManyIssuers" { // the others' tokens count
+				ready.Message = c.Message
+				continue
+			}
 			ready.Message = "every request is denied: " + c.Message
 			rules = 0
 		}
@@ -122,6 +133,40 @@ func (r *AccessPolicyReconciler) unresolved(ctx context.Context, ap *v1alpha1.Ac
 		}
 	}
 	return out, nil
+}
+
+// beyond lists the issuers of others of a policy whose keys no gate fetches,
+// because the policies of its namespace name too many.
+func (r *AccessPolicyReconciler) beyond(ctx context.Context, ap *v1alpha1.AccessPolicy) ([]string, error) {
+	if !namesOthers(ap) {
+		return nil, nil
+	}
+	list := &v1alpha1.AccessPolicyList{}
+	if err := r.Client.List(ctx, list, client.InNamespace(ap.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing AccessPolicies of namespace %s: %w", ap.Namespace, err)
+	}
+	named := policy.Named{}
+	for i := range list.Items {
+		for _, issuer := range list.Items[i].Spec.Issuers {
+			if origin, ok := policy.OriginOf(&issuer); ok {
+				named.Add(origin, list.Items[i].Name)
+			}
+		}
+	}
+	unfetched := named.Beyond()
+	var out []string
+	for i, issuer := range ap.Spec.Issuers {
+		if origin, ok := policy.OriginOf(&issuer); ok && slices.Contains(unfetched, origin) {
+			out = append(out, fmt.Sprintf("spec.issuers[%d]: its keys are not fetched and its tokens are denied: "+
+				"the policies of this namespace name %d issuers by oidc and jwks, and those count of the first %d, in the order of the policies' names", i, len(named), policy.MaxOrigins))
+		}
+	}
+	return out, nil
+}
+
+// namesOthers says whether a policy names issuers of others.
+func namesOthers(ap *v1alpha1.AccessPolicy) bool {
+	return slices.ContainsFunc(ap.Spec.Issuers, func(i v1alpha1.TokenIssuerRef) bool { return i.OIDC != nil || i.JWKS != nil })
 }
 
 func (r *AccessPolicyReconciler) allows(ctx context.Context, sk *v1alpha1.SigningKey, namespace string) (bool, error) {

@@ -3,12 +3,14 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -19,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/keywright/keywright/api/v1alpha1"
+	"github.com/keywright/keywright/webhook/policy"
 )
 
 func scheme(t *testing.T) *runtime.Scheme {
@@ -240,5 +243,46 @@ func TestAccessPolicyWithoutLabelsOfNamespaces(t *testing.T) {
 	missing, err := r.unresolved(t.Context(), policyOf([]v1alpha1.SigningKeyRef{{Name: "all", Namespace: "auth"}, {Name: "team", Namespace: "auth"}}))
 	if err != nil || len(missing) != 1 || !strings.HasPrefix(missing[0], "spec.issuers[1].signingKeyRef: ") {
 		t.Errorf("unresolved = %q, %v, want the key with a selector only", missing, err)
+	}
+}
+
+// An issuer of others beyond the bound of its namespace is told, and the rules
+// go on for the others.
+func TestAccessPolicyOfANamespaceWithTooManyIssuers(t *testing.T) {
+	naming := func(name string, from, to int) *v1alpha1.AccessPolicy {
+		ap := policyOf(nil, v1alpha1.Rule{Name: "a"})
+		ap.Name = name
+		for i := from; i < to; i++ {
+			ap.Spec.Issuers = append(ap.Spec.Issuers, v1alpha1.TokenIssuerRef{
+				OIDC: &v1alpha1.OIDCIssuer{URL: fmt.Sprintf("https://i.example/%02d", i)}, Audiences: []string{"a"}, Algorithms: []string{"ES256"},
+			})
+		}
+		return ap
+	}
+	for name, tc := range map[string]struct {
+		others []*v1alpha1.AccessPolicy
+		want   string
+	}{
+		"as many as may be":        {others: []*v1alpha1.AccessPolicy{naming("aa", 2, policy.MaxOrigins)}, want: "True Resolved True InForce 1"},
+		"more, of earlier names":   {others: []*v1alpha1.AccessPolicy{naming("aa", 2, policy.MaxOrigins+1)}, want: "False TooManyIssuers False TooManyIssuers 1"},
+		"more, of later names":     {others: []*v1alpha1.AccessPolicy{naming("zz", 2, policy.MaxOrigins+1)}, want: "True Resolved True InForce 1"},
+		"more that are named once": {others: []*v1alpha1.AccessPolicy{naming("aa", 0, policy.MaxOrigins), naming("bb", 0, policy.MaxOrigins)}, want: "True Resolved True InForce 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ap := naming("api", 0, 2)
+			b := fake.NewClientBuilder().WithScheme(scheme(t)).WithObjects(ap).WithStatusSubresource(ap)
+			for _, other := range tc.others {
+				b = b.WithObjects(other)
+			}
+			got := reconcilePolicy(t, b.Build())
+			resolved := meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionKeysResolved)
+			ready := meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady)
+			if text := fmt.Sprint(resolved.Status, " ", resolved.Reason, " ", ready.Status, " ", ready.Reason, " ", got.Status.Rules); text != tc.want {
+				t.Errorf("got %s, want %s", text, tc.want)
+			}
+			if resolved.Status == metav1.ConditionFalse && !strings.HasPrefix(ready.Message, "spec.issuers[1]: its keys are not fetched") {
+				t.Errorf("message: %s", ready.Message)
+			}
+		})
 	}
 }

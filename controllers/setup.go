@@ -193,8 +193,19 @@ func (r *AccessPolicyReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	ofNamespace := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, obj client.Object) []reconcile.Request {
 		return all(ctx, func(ap *v1alpha1.AccessPolicy) bool { return ap.Namespace == obj.GetName() })
 	})
+	// Policies of one namespace share what it may name of issuers of others.
+	besides := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, obj client.Object) []reconcile.Request {
+		return all(ctx, func(ap *v1alpha1.AccessPolicy) bool { return ap.Namespace == obj.GetNamespace() && namesOthers(ap) })
+	})
+	naming := func(obj client.Object) bool {
+		ap, ok := obj.(*v1alpha1.AccessPolicy)
+		return ok && namesOthers(ap)
+	}
+	namingOthers := predicate.NewPredicateFuncs(naming)
+	namingOthers.UpdateFunc = func(e event.UpdateEvent) bool { return naming(e.ObjectOld) || naming(e.ObjectNew) }
 	b := ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.AccessPolicy{}).
+		Watches(&v1alpha1.AccessPolicy{}, besides, builder.WithPredicates(predicate.GenerationChangedPredicate{}, namingOthers)).
 		Watches(&v1alpha1.SigningKey{}, ofKey, builder.WithPredicates(predicate.GenerationChangedPredicate{}))
 	if len(r.WatchNamespaces) == 0 {
 		b = b.Watches(&corev1.Namespace{}, ofNamespace, builder.WithPredicates(predicate.LabelChangedPredicate{}))

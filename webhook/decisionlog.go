@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -45,6 +44,10 @@ const (
 
 // maxLimited is of how many policies that is known. Beyond it, it begins anew.
 const maxLimited = 10_000
+
+// maxNotReady is how much of what is wrong with a policy is in a denial's line,
+// in bytes: its first fault, mostly.
+const maxNotReady = 200
 
 func newDecisionLog(log *slog.Logger, sample float64) *decisionLog {
 	return &decisionLog{log: log, sample: sample, denials: map[authz.Ref]*denials{}}
@@ -113,8 +116,8 @@ func (l *decisionLog) decided(req authz.Request, d authz.Decision) {
 		attrs = append(attrs, slog.String("path", token.Quote(path)))
 	}
 	switch {
-	case d.Reason == authz.ReasonPolicyNotReady && !errors.Is(d.Err, authz.ErrNotLoaded): // which no status knows
-		attrs = append(attrs, slog.String("error", "policy is not ready: its status says why"))
+	case d.Reason == authz.ReasonPolicyNotReady && d.Err != nil: // the rest is in its status, or soon will be
+		attrs = append(attrs, slog.String("error", "policy is not ready: "+cut(d.Err.Error(), maxNotReady)))
 	case d.Err != nil:
 		attrs = append(attrs, slog.String("error", d.Err.Error()))
 	}

@@ -128,7 +128,7 @@ func (f *feed) setPolicy(p *v1alpha1.AccessPolicy) {
 	compiled, err := policy.Compile(p.Namespace, p.Name, &p.Spec)
 	if err != nil {
 		if text := err.Error(); len(text) > maxCompileError {
-			err = errors.New(strings.ToValidUTF8(text[:maxCompileError], "") + "…")
+			err = errors.New(cut(text, maxCompileError))
 		}
 		f.log.Warn("AccessPolicy denies everything: it does not compile", "policy", ref.String(), "error", err.Error())
 	}
@@ -148,4 +148,12 @@ func (f *feed) setNamespace(ns *corev1.Namespace) {
 		labels = map[string]string{}
 	}
 	f.store.SetNamespace(ns.Name, labels)
+}
+
+// cut shortens a text to about so many bytes.
+func cut(text string, bytes int) string {
+	if len(text) <= bytes {
+		return text
+	}
+	return strings.ToValidUTF8(text[:bytes], "") + "…"
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/keywright/keywright/api/keyset"
@@ -31,7 +32,20 @@ type published struct {
 	// url is where this process is reached from outside, without a slash at
 	// its end; empty when it is not known.
 	url string
+
+	mu sync.Mutex
+	// made are the JWK Sets that were asked for.
+	made map[authz.Ref]madeJWKS
 }
+
+// madeJWKS is the text of a JWK Set of keys.
+type madeJWKS struct {
+	keys []*keyset.Key
+	text []byte
+}
+
+// maxMade is of how many SigningKeys that is kept. Beyond it, it begins anew.
+const maxMade = 10_000
 
 // discovery is a discovery document.
 type discovery struct {
@@ -110,13 +124,39 @@ func maxAge(known *authz.Keys, now time.Time) time.Duration {
 }
 
 func (p *published) writeJWKS(w http.ResponseWriter, known *authz.Keys, keys []*keyset.Key, now time.Time) {
-	document, err := keyset.DocumentOf(keys)
+	text, err := p.textOf(known.Ref, keys)
 	if err != nil {
 		retryLater(w) // each key was read from such members
 		return
 	}
 	w.Header().Set("Cache-Control", cacheFor(known, now))
-	writeJSON(w, "application/jwk-set+json", document)
+	write(w, "application/jwk-set+json", text)
+}
+
+// textOf gives the JWK Set of a SigningKey's keys, and makes it anew only when
+// they are others than before.
+func (p *published) textOf(ref authz.Ref, keys []*keyset.Key) ([]byte, error) {
+	p.mu.Lock()
+	made, ok := p.made[ref]
+	p.mu.Unlock()
+	if ok && slices.Equal(made.keys, keys) {
+		return made.text, nil
+	}
+	document, err := keyset.DocumentOf(keys)
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(document)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.made == nil || len(p.made) >= maxMade {
+		p.made = map[authz.Ref]madeJWKS{} // many are of SigningKeys that are gone
+	}
+	p.made[ref] = madeJWKS{keys: keys, text: text}
+	return text, nil
 }
 
 func (p *published) writeDiscovery(w http.ResponseWriter, r *http.Request, known *authz.Keys, keys []*keyset.Key, now time.Time) {
@@ -173,6 +213,10 @@ func writeJSON(w http.ResponseWriter, contentType string, document any) {
 		retryLater(w)
 		return
 	}
+	write(w, contentType, raw)
+}
+
+func write(w http.ResponseWriter, contentType string, raw []byte) {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(raw)))
 	w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -272,7 +272,7 @@ func TestWhatIsWrongWithAPolicyIsToldOnceAndInShort(t *testing.T) {
 	before := len(out.String())
 	ask(s.auth, "GET", "/auth/nginx/shop/orders")
 	line := out.String()[before:]
-	if !strings.Contains(line, "policy is not ready") || strings.Contains(line, "Nope") {
+	if !strings.Contains(line, "policy is not ready: does not compile") || !strings.Contains(line, "spec.") || len(line) > 500 {
 		t.Errorf("log: %s", line)
 	}
 }

@@ -24,6 +24,8 @@ import (
 const (
 	Timeout  = 5 * time.Second
 	MaxBytes = 1 << 20
+	// maxHeaderBytes bounds the header of the answer.
+	maxHeaderBytes = 64 << 10
 )
 
 // Document gets one bounded document with a client that has a time-out and
@@ -78,6 +80,8 @@ func (c *Client) Get(ctx context.Context, target string) ([]byte, http.Header, e
 				DialContext:       dialer.DialContext,
 				TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.Roots},
 				DisableKeepAlives: true,
+				// Go's own bound is larger than that of a document.
+				MaxResponseHeaderBytes: maxHeaderBytes,
 			},
 		}
 	})

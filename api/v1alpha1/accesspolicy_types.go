@@ -262,7 +262,7 @@ type TokenIssuerRef struct {
 
 // OIDCIssuer is an issuer that has a discovery document (OpenID Connect
 // Discovery 1.0 section 4). Each gate fetches it and the keys that it leads to
-// in the background; until they are there the policy denies.
+// in the background; until they are there its tokens are denied.
 type OIDCIssuer struct {
 	// url of the issuer: exactly what its document and its tokens call it.
 	// +kubebuilder:validation:MaxLength=512

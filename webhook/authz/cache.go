@@ -58,7 +58,8 @@ type lookedUp struct {
 	key *keyset.Key
 	// withoutKeyID says that it was found for a token without a kid.
 	withoutKeyID bool
-	// issuer is what the token says of it, if that chose among keys.
+	// issuer is what the token says of it, if that chose among keys or the
+	// token was refused.
 	issuer string
 }
 

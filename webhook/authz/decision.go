@@ -128,6 +128,7 @@ const (
 	ReasonMalformedCredentials = "malformed_credentials"
 	ReasonAmbiguousKey         = "ambiguous_key"
 	ReasonTokenRevoked         = "token_revoked"
+	ReasonIssuerNotLoaded      = "issuer_not_loaded"
 	ReasonInternalError        = "internal_error"
 )
 
@@ -156,6 +157,9 @@ var (
 	ErrMalformedCredentials error = &reason{ReasonMalformedCredentials, "credentials are malformed", ChallengeInvalidRequest}
 	ErrAmbiguousKey         error = &reason{ReasonAmbiguousKey, "two keys of the policy's issuers have the token's key ID", ChallengeInvalidToken}
 	ErrTokenRevoked         error = &reason{ReasonTokenRevoked, "the policy revokes the token", ChallengeInvalidToken}
+	// ErrIssuerNotLoaded is no word about the token, which may count the next
+	// minute: its client keeps it.
+	ErrIssuerNotLoaded error = &reason{ReasonIssuerNotLoaded, "the keys of the token's issuer are not loaded", ChallengeNone}
 )
 
 func deny(status int, reason string, err error) Decision {
@@ -170,6 +174,9 @@ func (e *entry) refuse(rule string, err error) Decision {
 	switch {
 	case errors.As(err, &own):
 		d.Reason, d.Challenge = own.name, own.challenge
+		if own.challenge == ChallengeNone {
+			d.Status = StatusForbidden
+		}
 	case token.Reason(err) == "internal":
 		d.Reason, d.Challenge = ReasonInternalError, ChallengeInvalidToken
 	default:

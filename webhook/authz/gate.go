@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -307,7 +308,7 @@ func (g *Gate) verify(e *entry, raw string, now time.Time, steps *trace.Trace) (
 	}
 	known, err := g.recall(e, raw, steps)
 	if err != nil {
-		return nil, err
+		return nil, e.awaited(raw, err, steps)
 	}
 	if known == nil {
 		var of lookedUp
@@ -328,7 +329,7 @@ func (g *Gate) verify(e *entry, raw string, now time.Time, steps *trace.Trace) (
 			g.learn(e, raw, known, err, of, now)
 		}
 		if err != nil {
-			return nil, err
+			return nil, e.awaited(raw, err, steps)
 		}
 	}
 	t := known.Token
@@ -362,6 +363,9 @@ func (g *Gate) learn(e *entry, raw string, known *verified, err error, of looked
 		if known.seen != nil && known.Validate(token.Expected{}, now) == nil {
 			known.seen.fresh(known.Token, lateAfter)
 		}
+	} else if of.key != nil {
+		// Another key of that ID may come, of the issuer that it names.
+		of.issuer = token.ClaimedIssuer(raw)
 	}
 	g.cache.remember(raw, known, err, of, now)
 }
@@ -439,15 +443,35 @@ var errSeveralWithoutID = fmt.Errorf("%w: it has no key ID, and several keys of 
 // unknown says why there is no key with the ID.
 func (e *entry) unknown(kid string) error {
 	for i := range e.issuers {
-		if wanted := e.issuers[i].wanted; wanted != nil && !wanted.Swap(true) {
+		from, of := e.issuers[i].from, e.issuers[i].of
+		if from != nil && !from.wanted.Swap(true) {
 			e.wake() // it may be new there; this token waits for nobody
 		}
-		if e.issuers[i].of.revoked[kid] {
+		if of != nil && of.revoked[kid] {
 			return fmt.Errorf("%w: kid %s", token.ErrKeyRevoked, token.Quote(kid))
 		}
 	}
 	return token.ErrUnknownKey
 }
+
+// awaited gives ErrIssuerNotLoaded in the place of err to a token that says it
+// is of an issuer whose keys are not loaded, and was refused because no key of
+// another one signed it.
+func (e *entry) awaited(raw string, err error, steps *trace.Trace) error {
+	if !e.awaits || !slices.ContainsFunc(keyFaults[:], func(fault error) bool { return errors.Is(err, fault) }) {
+		return err
+	}
+	name := token.ClaimedIssuer(raw)
+	for i := range e.issuers {
+		if e.issuers[i].missing && e.issuers[i].from.origin.Issuer == name {
+			return steps.Fault("issuer", e.issuers[i].String(), fmt.Errorf("%w: %s", ErrIssuerNotLoaded, e.issuers[i].from.origin.URL))
+		}
+	}
+	return err
+}
+
+// keyFaults are those that another key could mend.
+var keyFaults = [...]error{token.ErrUnknownKey, token.ErrKeyRevoked, token.ErrAlgorithmMismatch, token.ErrBadSignature, ErrAmbiguousKey}
 
 // holds says whether k is the very object that its ID and a token's issuer, or
 // a token without an ID, lead to now.
@@ -470,7 +494,7 @@ func (e *entry) validate(t *token.Token, now time.Time, steps *trace.Trace) erro
 		}
 		expected := e.issuers[i].expected
 		if expected.Trace = steps; steps.On() {
-			steps.Yes("issuer", e.issuers[i].of.Ref.String(), "has the key")
+			steps.Yes("issuer", e.issuers[i].String(), "has the key")
 		}
 		if err = t.Validate(expected, now); err == nil {
 			return nil

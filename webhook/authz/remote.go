@@ -10,30 +10,8 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/api/keyset"
-	"github.com/keywright/keywright/api/v1alpha1"
+	"github.com/keywright/keywright/webhook/policy"
 )
-
-// Origin is where the keys of an issuer of others come from. Policies that name
-// the same one share it.
-type Origin struct {
-	// Discovery says that URL is the issuer's, whose discovery document leads
-	// to the keys; else it is that of the keys.
-	Discovery bool
-	URL       string
-	// Issuer is what its tokens' iss says.
-	Issuer string
-}
-
-// originOf gives the origin of an issuer's keys; false: it is a SigningKey.
-func originOf(ref *v1alpha1.TokenIssuerRef) (Origin, bool) {
-	switch {
-	case ref.OIDC != nil:
-		return Origin{Discovery: true, URL: ref.OIDC.URL, Issuer: ref.OIDC.URL}, true
-	case ref.JWKS != nil:
-		return Origin{URL: ref.JWKS.URL, Issuer: ref.JWKS.Issuer}, true
-	}
-	return Origin{}, false
-}
 
 // RemoteKey is a key of an issuer of others.
 type RemoteKey struct {
@@ -47,9 +25,9 @@ type RemoteKey struct {
 // nobody here looks after.
 const remoteLeeway = time.Minute
 
-// remote is what is known of an Origin.
+// remote is what is known of an origin.
 type remote struct {
-	origin Origin
+	origin policy.Origin
 	users  map[Ref]bool
 	// loaded says that keys are what the origin shows; else none count.
 	loaded bool
@@ -99,29 +77,71 @@ func (r *remote) set(algorithms []string) *keyset.Set {
 	return set
 }
 
-// Origins lists those that policies name, and for each whether a token named a
-// key that it does not have, since the last time that was asked. What nobody
-// names any more is forgotten here alone, so that the Store and who fetches
-// forget the same: a policy may be gone and come back in between.
-func (s *Store) Origins() map[Origin]bool {
+// Use says who asks for an origin, and how much.
+type Use struct {
+	// Namespaces of the policies that name it, sorted. None: it is beyond the
+	// bound of each of them, and is not to be fetched.
+	Namespaces []string
+	// Wanted says that a token named a key that it does not have, since the
+	// last time that was asked.
+	Wanted bool
+}
+
+// Origins lists those that policies name. What nobody names any more is
+// forgotten here alone, and so are the keys of what is beyond a bound, so that
+// the Store and who fetches forget the same: a policy may be gone and come back
+// in between.
+func (s *Store) Origins() map[policy.Origin]Use {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.remotes, func(_ Origin, r *remote) bool { return len(r.users) == 0 })
-	out := make(map[Origin]bool, len(s.remotes))
-	for origin, r := range s.remotes {
-		out[origin] = r.wanted.Swap(false)
+	maps.DeleteFunc(s.remotes, func(_ policy.Origin, r *remote) bool { return len(r.users) == 0 })
+	out := s.uses()
+	for origin, use := range out {
+		r := s.remotes[origin]
+		use.Wanted = r.wanted.Swap(false)
+		out[origin] = use
+		if len(use.Namespaces) == 0 {
+			s.setKeys(r, false, nil)
+		}
 	}
 	return out
 }
 
-// AllOrigins lists those that policies name.
-func (s *Store) AllOrigins() []Origin {
+// OriginsToAsk lists those that are to be fetched.
+func (s *Store) OriginsToAsk() []policy.Origin {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []Origin
-	for origin, r := range s.remotes {
-		if len(r.users) > 0 {
+	var out []policy.Origin
+	for origin, use := range s.uses() {
+		if len(use.Namespaces) > 0 {
 			out = append(out, origin)
+		}
+	}
+	return out
+}
+
+// uses says of each origin that a policy names for which namespaces it counts.
+func (s *Store) uses() map[policy.Origin]Use {
+	in := map[string]policy.Named{}
+	out := make(map[policy.Origin]Use, len(s.remotes))
+	for origin, r := range s.remotes {
+		for ref := range r.users {
+			out[origin] = Use{}
+			if in[ref.Namespace] == nil {
+				in[ref.Namespace] = policy.Named{}
+			}
+			in[ref.Namespace].Add(origin, ref.Name)
+		}
+	}
+	for _, namespace := range slices.Sorted(maps.Keys(in)) {
+		named := in[namespace]
+		for _, origin := range named.Beyond() {
+			delete(named, origin)
+		}
+		for origin := range named {
+			use := out[origin]
+			use.Namespaces = append(use.Namespaces, namespace)
+			out[origin] = use
 		}
 	}
 	return out
@@ -156,12 +176,17 @@ func (s *Store) OriginsLoaded() (loaded, missing int) {
 }
 
 // SetOrigin puts the keys of an origin in force, whose IDs are distinct; loaded
-// false takes all away, and policies that name it deny.
-func (s *Store) SetOrigin(origin Origin, loaded bool, keys []RemoteKey) {
+// false takes all away, and its tokens are denied.
+func (s *Store) SetOrigin(origin policy.Origin, loaded bool, keys []RemoteKey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, ok := s.remotes[origin]
-	if !ok || r.loaded == loaded && slices.EqualFunc(r.keys, keys, sameRemoteKey) {
+	if r, ok := s.remotes[origin]; ok {
+		s.setKeys(r, loaded, keys)
+	}
+}
+
+func (s *Store) setKeys(r *remote, loaded bool, keys []RemoteKey) {
+	if r.loaded == loaded && slices.EqualFunc(r.keys, keys, sameRemoteKey) {
 		return // what is remembered of tokens stays with the keys
 	}
 	r.loaded, r.keys, r.sets, r.made = loaded, keys, map[string]*keyset.Set{}, map[string]*keyset.Key{}
@@ -174,19 +199,20 @@ func sameRemoteKey(a, b RemoteKey) bool {
 }
 
 // use says that a policy names an origin.
-func (s *Store) use(origin Origin, by Ref) {
+func (s *Store) use(origin policy.Origin, by Ref) {
 	r, ok := s.remotes[origin]
 	if !ok {
 		r = &remote{origin: origin, users: map[Ref]bool{}, sets: map[string]*keyset.Set{}, made: map[string]*keyset.Key{}, wanted: &atomic.Bool{}}
 		s.remotes[origin] = r
-		s.wake()
 	}
 	r.users[by] = true
+	s.wake()
 }
 
-// leave is the contrary of use.
-func (s *Store) leave(origin Origin, by Ref) {
+// leave is the contrary of use. What is beyond a bound may come within it.
+func (s *Store) leave(origin policy.Origin, by Ref) {
 	if r, ok := s.remotes[origin]; ok {
 		delete(r.users, by)
+		s.wake()
 	}
 }

@@ -93,11 +93,14 @@ func (s *sighting) tell(k *keyset.KeyReport, lateAfter time.Time) {
 }
 
 // sightingOf gives what is seen of the tokens of a key of the policy's
-// issuers, and when these are late.
+// issuers, and when these are late; nil for a key of others.
 func (e *entry) sightingOf(k *keyset.Key) (*sighting, time.Time) {
 	for i := range e.issuers {
 		if found, ok := e.issuers[i].keys.Lookup(k.ID); ok && found == k {
 			of := e.issuers[i].of
+			if of == nil {
+				break
+			}
 			return of.seen[k.ID], of.Details[k.ID].LateAfter
 		}
 	}

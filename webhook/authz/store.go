@@ -29,7 +29,7 @@ type Store struct {
 	// in are the policies of a namespace.
 	in map[string]map[Ref]bool
 	// remotes are the origins of keys of others that policies name.
-	remotes map[Origin]*remote
+	remotes map[policy.Origin]*remote
 	// wanted wakes who fetches from them.
 	wanted chan struct{}
 }
@@ -50,21 +50,35 @@ type entry struct {
 	realm       string
 	credentials []credential
 	// vary names the headers in which credentials may be.
-	vary     string
-	issuers  []issuer
+	vary    string
+	issuers []issuer
+	// awaits says that the keys of one of issuers are not loaded.
+	awaits   bool
 	counters *Counters
 	// wake wakes who fetches keys of others.
 	wake func()
 }
 
-// issuer is one whose tokens count.
+// issuer is one whose tokens count: a SigningKey, or an issuer of others.
 type issuer struct {
 	keys     *keyset.Set
-	of       *Keys
 	expected token.Expected
-	// wanted is told of a key that an issuer of others does not have; nil for
-	// a SigningKey.
-	wanted *atomic.Bool
+	// of is the SigningKey; nil for an issuer of others.
+	of *Keys
+	// from is the issuer of others; nil for a SigningKey. Only what does not
+	// change may be read of it.
+	from *remote
+	// missing says that the keys of an issuer of others are not loaded: it has
+	// none.
+	missing bool
+}
+
+// String names it.
+func (i *issuer) String() string {
+	if i.of != nil {
+		return i.of.Ref.String()
+	}
+	return i.from.origin.Issuer
 }
 
 // NewStore makes an empty Store: every request to it is denied.
@@ -73,7 +87,7 @@ func NewStore() *Store {
 		namespaces: map[string]labels.Set{},
 		users:      map[Ref]map[Ref]bool{},
 		in:         map[string]map[Ref]bool{},
-		remotes:    map[Origin]*remote{},
+		remotes:    map[policy.Origin]*remote{},
 		wanted:     make(chan struct{}, 1),
 	}
 	s.now.Store(&snapshot{keys: &table[*Keys]{}, policies: &table[*entry]{}})
@@ -167,10 +181,6 @@ func (s *Store) SetPolicy(ref Ref, p *policy.Policy, compileErr error) {
 	s.publish(now.keys, nil, map[Ref]*entry{ref: e})
 }
 
-// ErrNotLoaded says that a policy denies because the keys of an issuer of others
-// are not there.
-var ErrNotLoaded = errors.New("the keys of an issuer are not loaded")
-
 var errNoPolicy = errors.New("does not compile")
 
 // DeletePolicy takes a policy away.
@@ -227,24 +237,22 @@ func (s *Store) publish(keys *table[*Keys], again map[Ref]bool, fresh map[Ref]*e
 }
 
 // resolve gives a copy of e with its references looked up in keys. Whether a
-// SigningKey of another namespace is not there or not allowed is not told.
+// SigningKey of another namespace is not there or not allowed is not told. An
+// issuer of others whose keys are not loaded has none, which denies its tokens
+// alone: when it answers is its own affair, and not the policy's.
 func (s *Store) resolve(e *entry, keys *table[*Keys]) *entry {
 	if e.policy == nil {
 		return e
 	}
 	next := *e
-	next.issuers, next.notReady = nil, nil
+	next.issuers, next.awaits, next.notReady = nil, false, nil
 	has, known := s.namespaces[e.ref.Namespace]
 	for i, ref := range e.policy.Issuers() {
-		if origin, ok := originOf(&ref); ok {
-			r := s.remotes[origin]
-			if r == nil || !r.loaded {
-				next.issuers = nil
-				next.notReady = fmt.Errorf("issuers[%d]: %w: %s", i, ErrNotLoaded, origin.URL)
-				return &next
-			}
+		if origin, ok := policy.OriginOf(&ref); ok {
+			r := s.remotes[origin] // it is there: the policy is linked
+			next.awaits = next.awaits || !r.loaded
 			next.issuers = append(next.issuers, issuer{
-				keys: r.set(ref.Algorithms), of: &Keys{Ref: Ref{Name: origin.Issuer}}, wanted: r.wanted,
+				keys: r.set(ref.Algorithms), from: r, missing: !r.loaded,
 				expected: token.Expected{
 					Audiences: ref.Audiences, RequiredClaims: ref.RequiredClaims,
 					AccessToken: ref.Profile == v1alpha1.ProfileAccessToken,
@@ -286,7 +294,7 @@ func refOf(from Ref, namespace, name string) Ref {
 
 func (s *Store) link(e *entry) {
 	for _, ref := range e.policy.Issuers() {
-		if origin, ok := originOf(&ref); ok {
+		if origin, ok := policy.OriginOf(&ref); ok {
 			s.use(origin, e.ref)
 			continue
 		}
@@ -300,7 +308,7 @@ func (s *Store) unlink(e *entry) {
 		return
 	}
 	for _, ref := range e.policy.Issuers() {
-		if origin, ok := originOf(&ref); ok {
+		if origin, ok := policy.OriginOf(&ref); ok {
 			s.leave(origin, e.ref)
 			continue
 		}

@@ -9,4 +9,7 @@
 // What is fetched counts until it is fetched again: after Cache-Control's
 // max-age, within bounds. A source that fails keeps its keys for MaxStale, and
 // then has none. A key that a source shows no more is gone with the next fetch.
+//
+// Anybody who may write an AccessPolicy may name sources that hang, so the
+// namespaces of policies take turns to be fetched for; see line.
 package remote

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/keywright/keywright/webhook/authz"
+	"github.com/keywright/keywright/webhook/policy"
 )
 
 // When a source is asked again.
@@ -31,17 +32,13 @@ const (
 	// RetryInterval is after the first failure, and doubles: to MinInterval
 	// while keys that were loaded count, else to MaxInterval.
 	RetryInterval = 5 * time.Second
-	// MaxStale is how long the keys of a source count that fails.
+	// MaxStale is how long the keys of a source count that fails, or is not
+	// asked.
 	MaxStale = time.Hour
 )
 
 // leastPause is between two rounds.
 const leastPause = time.Second
-
-// atOnce is how many sources are asked at the same time: of those that answered
-// last time, and as many of all others. So whoever names sources that hang
-// delays no good one.
-const atOnce = 16
 
 // Getter gets a document that is answered with 200; see fetch.Client.
 type Getter interface {
@@ -55,26 +52,37 @@ type Fetcher struct {
 	Clock  func() time.Time
 	Log    *slog.Logger
 
-	begin    sync.Once
-	good     chan struct{} // slots
-	doubtful chan struct{}
-	ended    chan struct{} // told when a fetch has ended
+	begin sync.Once
+	ended chan struct{} // told when a fetch has ended
 
 	mu      sync.Mutex
-	sources map[authz.Origin]*source
+	sources map[policy.Origin]*source
+	// good is where sources wait that answered last time, doubtful all others.
+	good, doubtful *line
 }
 
-// source is what is known of an origin. next is not known while it is busy.
+// source is what is known of an origin.
 type source struct {
+	origin policy.Origin
+	// next is when it is due; not known while it is busy.
 	next, asked, good time.Time
 	failures          int
-	wanted, busy      bool
+	// loaded says that the keys of good count.
+	loaded bool
+	// busy sources are being fetched, or wait for it in a line: for the
+	// namespaces in waits, and ended is called when they are done.
+	wanted, busy bool
+	in           *line
+	waits        []string
+	ended        func()
+	// beyond says that no namespace has room for it.
+	beyond bool
 }
 
 func (f *Fetcher) prepare() {
 	f.begin.Do(func() {
-		f.sources = map[authz.Origin]*source{}
-		f.good, f.doubtful = make(chan struct{}, atOnce), make(chan struct{}, atOnce)
+		f.sources = map[policy.Origin]*source{}
+		f.good, f.doubtful = newLine(), newLine()
 		f.ended = make(chan struct{}, 1)
 	})
 }
@@ -101,13 +109,13 @@ func (f *Fetcher) Run(ctx context.Context) {
 	}
 }
 
-// Asked says whether each origin that policies name has been asked once, with
+// Asked says whether each origin that is to be fetched has been asked once, with
 // whatever success.
 func (f *Fetcher) Asked() bool {
 	f.prepare()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, origin := range f.Store.AllOrigins() {
+	for _, origin := range f.Store.OriginsToAsk() {
 		if s, ok := f.sources[origin]; !ok || s.good.IsZero() && s.failures == 0 {
 			return false
 		}
@@ -138,27 +146,41 @@ func (f *Fetcher) Round(ctx context.Context) (next time.Time) {
 	return f.next()
 }
 
-// start begins to fetch what is due, and says when to look again unless a fetch
-// ends before.
+// start begins to fetch what is due, takes away keys that count no longer, and
+// says when to look again unless a fetch ends before.
 func (f *Fetcher) start(ctx context.Context) (next time.Time, fetches *sync.WaitGroup) {
 	now := f.Clock()
 	origins := f.Store.Origins()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for origin := range f.sources {
+	for origin, s := range f.sources {
 		if _, named := origins[origin]; !named {
-			delete(f.sources, origin)
+			f.forget(s)
 		}
 	}
 	fetches = &sync.WaitGroup{}
-	for origin, wanted := range origins {
+	for origin, use := range origins {
 		s, known := f.sources[origin]
-		if !known {
-			s = &source{next: now}
-			f.sources[origin] = s
+		if known && s.beyond != (len(use.Namespaces) == 0) {
+			f.forget(s)
+			known = false
 		}
-		s.wanted = s.wanted || wanted
+		if !known {
+			s = &source{origin: origin, next: now, beyond: len(use.Namespaces) == 0}
+			f.sources[origin] = s
+			if s.beyond {
+				f.Log.Warn("keys of an issuer are not fetched: its namespace names too many", "url", origin.URL, "issuer", origin.Issuer, "most", policy.MaxOrigins)
+			}
+		}
+		if s.beyond {
+			continue
+		}
+		f.expire(s, now)
+		s.wanted = s.wanted || use.Wanted
 		if s.busy {
+			if len(s.waits) > 0 {
+				s.in.join(s, use.Namespaces)
+			}
 			continue
 		}
 		if s.wanted && !s.asked.IsZero() {
@@ -169,37 +191,79 @@ func (f *Fetcher) start(ctx context.Context) (next time.Time, fetches *sync.Wait
 		if now.Before(s.next) {
 			continue
 		}
-		slots := f.doubtful
+		s.in = f.doubtful
 		if !s.good.IsZero() && s.failures == 0 {
-			slots = f.good
+			s.in = f.good
 		}
-		s.busy = true
-		fetches.Go(func() {
-			slots <- struct{}{}
-			f.refresh(ctx, origin, s)
-			<-slots
-			select {
-			case f.ended <- struct{}{}:
-			default: // it is told already
-			}
-		})
+		fetches.Add(1)
+		s.busy, s.ended = true, fetches.Done
+		s.in.join(s, use.Namespaces)
 	}
+	f.proceed(ctx)
 	return f.next(), fetches
 }
 
-// next is when something is due, of what is not being fetched.
+// forget ends what goes on about a source, as far as that can be.
+func (f *Fetcher) forget(s *source) {
+	delete(f.sources, s.origin)
+	if len(s.waits) > 0 {
+		s.in.leave(s)
+		s.ended()
+	}
+}
+
+// expire takes the keys of a source away that has not shown them for MaxStale,
+// whatever goes on about it.
+func (f *Fetcher) expire(s *source, now time.Time) {
+	if !s.loaded || now.Sub(s.good) < MaxStale {
+		return
+	}
+	s.loaded = false
+	f.Store.SetOrigin(s.origin, false, nil)
+	f.Log.Warn("keys of an issuer count no longer: it has not shown them for too long", "url", s.origin.URL, "issuer", s.origin.Issuer, "since", s.good)
+}
+
+// proceed begins the fetches whose turn it is.
+func (f *Fetcher) proceed(ctx context.Context) {
+	for _, l := range [...]*line{f.good, f.doubtful} {
+		for s, namespace := l.next(); s != nil; s, namespace = l.next() {
+			go func() {
+				f.refresh(ctx, s)
+				f.mu.Lock()
+				l.done(namespace)
+				f.proceed(ctx)
+				f.mu.Unlock()
+				s.ended()
+				select {
+				case f.ended <- struct{}{}:
+				default: // it is told already
+				}
+			}()
+		}
+	}
+}
+
+// next is when something is due, of what is not being fetched, or keys cease to
+// count.
 func (f *Fetcher) next() time.Time {
 	next := f.Clock().Add(2 * MaxInterval) // beyond every pause, jitter and all
 	for _, s := range f.sources {
+		if s.beyond {
+			continue
+		}
 		if !s.busy && s.next.Before(next) {
 			next = s.next
+		}
+		if end := s.good.Add(MaxStale); s.loaded && end.Before(next) {
+			next = end
 		}
 	}
 	return next
 }
 
 // refresh fetches one origin and says when to do so again.
-func (f *Fetcher) refresh(ctx context.Context, origin authz.Origin, s *source) {
+func (f *Fetcher) refresh(ctx context.Context, s *source) {
+	origin := s.origin
 	f.mu.Lock()
 	now := f.Clock()
 	s.asked, s.wanted = now, false
@@ -213,24 +277,23 @@ func (f *Fetcher) refresh(ctx context.Context, origin authz.Origin, s *source) {
 	}
 	if err != nil {
 		s.failures++
-		stale := s.good.IsZero() || now.Sub(s.good) >= MaxStale
+		f.expire(s, f.Clock())
 		longest := MinInterval
-		if stale {
+		if !s.loaded {
 			longest = MaxInterval
-			f.Store.SetOrigin(origin, false, nil)
 		}
 		pause := longest
 		if s.failures < 10 { // far beyond either
 			pause = min(RetryInterval<<(s.failures-1), longest)
 		}
 		s.next = now.Add(jitter(pause))
-		f.Log.Warn("keys of an issuer could not be fetched", "url", origin.URL, "issuer", origin.Issuer, "error", err.Error(), "denied", stale)
+		f.Log.Warn("keys of an issuer could not be fetched", "url", origin.URL, "issuer", origin.Issuer, "error", err.Error(), "denied", !s.loaded)
 		return
 	}
-	if s.failures > 0 || s.good.IsZero() {
+	if s.failures > 0 || !s.loaded {
 		f.Log.Info("keys of an issuer are loaded", "url", origin.URL, "issuer", origin.Issuer, "keys", len(keys))
 	}
-	s.failures, s.good = 0, now
+	s.failures, s.good, s.loaded = 0, now, true
 	s.next = now.Add(jitter(min(max(maxAge, MinInterval), MaxInterval)))
 	f.Store.SetOrigin(origin, true, keys)
 }
@@ -240,7 +303,7 @@ func jitter(d time.Duration) time.Duration {
 	return d + rand.N(d/10) //nolint:gosec // it spreads load, and hides nothing
 }
 
-func (f *Fetcher) fetch(ctx context.Context, origin authz.Origin) (keys []authz.RemoteKey, maxAge time.Duration, err error) {
+func (f *Fetcher) fetch(ctx context.Context, origin policy.Origin) (keys []authz.RemoteKey, maxAge time.Duration, err error) {
 	target := origin.URL
 	if origin.Discovery {
 		raw, _, err := f.Client.Get(ctx, strings.TrimSuffix(target, "/")+"/.well-known/openid-configuration")

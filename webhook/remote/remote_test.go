@@ -182,9 +182,9 @@ func TestKeysOfAnIssuerAreFollowed(t *testing.T) {
 	s := newSite(t)
 	w := newWorld(t, s)
 	w.set(oidc(s))
-	w.want(a.token(t, s.URL), "policy_not_ready")
+	w.want(a.token(t, s.URL), "issuer_not_loaded")
 	next := w.round() // it fails
-	w.want(a.token(t, s.URL), "policy_not_ready")
+	w.want(a.token(t, s.URL), "issuer_not_loaded")
 	if wait := next.Sub(w.now); wait < remote.RetryInterval || wait > 2*remote.RetryInterval {
 		t.Errorf("after a failure it waits for %s", wait)
 	}
@@ -245,7 +245,7 @@ func TestKeysOfAnIssuerAreFollowed(t *testing.T) {
 	}
 	w.now = good.Add(remote.MaxStale)
 	next = w.round()
-	w.want(other.token(t, s.URL), "policy_not_ready")
+	w.want(other.token(t, s.URL), "issuer_not_loaded")
 
 	s.shows(set(t, other))
 	w.now = next
@@ -282,7 +282,7 @@ func TestDiscoveryNamesTheIssuer(t *testing.T) {
 				wellKnown: `{"issuer":"` + strings.ReplaceAll(tc.issuer, "{url}", s.URL) + `","jwks_uri":"` + keys + `"}`,
 			})
 			w.round()
-			w.want(a.token(t, s.URL), "policy_not_ready")
+			w.want(a.token(t, s.URL), "issuer_not_loaded")
 		})
 	}
 }
@@ -294,7 +294,7 @@ func TestPrivateAddressesAreRefused(t *testing.T) {
 	w.fetcher.Client = &fetch.Client{}
 	w.set(oidc(s))
 	w.round()
-	w.want(a.token(t, s.URL), "policy_not_ready")
+	w.want(a.token(t, s.URL), "issuer_not_loaded")
 	if s.asked.Load() != 0 {
 		t.Error("it was asked")
 	}
@@ -371,7 +371,7 @@ func TestAPolicyThatComesBackFindsItsKeys(t *testing.T) {
 			breaks(w)
 			w.round()
 			w.set(oidc(s))
-			w.want(a.token(t, s.URL), "policy_not_ready")
+			w.want(a.token(t, s.URL), "issuer_not_loaded")
 			w.round()
 			w.want(a.token(t, s.URL), "")
 		})
@@ -418,7 +418,7 @@ func TestASourceThatHangsDelaysNoOther(t *testing.T) {
 	w.fetcher.Client = h
 	done := make(chan struct{})
 	go func() { defer close(done); w.round() }()
-	for range 16 {
+	for range 4 { // of one namespace
 		<-h.hung
 	}
 	w.policy.Name = "orders"

@@ -168,7 +168,7 @@ func TestKeysOfOtherIssuers(t *testing.T) {
 	want("a key of the first for the second issuer", token(old, directIssuer), "wrong_issuer")
 	want("an issuer with a slash more", token(old, discovered.URL+"/"), "wrong_issuer")
 
-	await(t, "a gate that may not dial private addresses to deny", func() error { return answers(env.gate, of1, "policy_not_ready") })
+	await(t, "a gate that may not dial private addresses to deny", func() error { return answers(env.gate, of1, "issuer_not_loaded") })
 
 	// One rolls its key, the other goes away. A token with the new key ID makes
 	// the gate ask both again before their time.
