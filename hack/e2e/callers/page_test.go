@@ -55,14 +55,13 @@ func TestThePageConfiguresEnvoyAsTheStandInIs(t *testing.T) {
 			allowed = append(allowed, strings.ToLower(name))
 		}
 	}
-	request := service.GetAuthorizationRequest()
-	if diff := cmp.Diff(slices.Sorted(slices.Values(allowed)), slices.Sorted(slices.Values(exact(request.GetAllowedHeaders())))); diff != "" {
+	if diff := cmp.Diff(slices.Sorted(slices.Values(allowed)), slices.Sorted(slices.Values(exact(filter.GetAllowedHeaders())))); diff != "" {
 		t.Errorf("allowed_headers (-stand-in +page):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"x-auth-subject", "x-auth-roles"}, exact(service.GetAuthorizationResponse().GetAllowedUpstreamHeaders())); diff != "" {
 		t.Errorf("allowed_upstream_headers (-want +page):\n%s", diff)
 	}
-	if add := request.GetHeadersToAdd(); len(add) != 1 || add[0].GetKey() != "X-Keywright-Caller" || add[0].GetValue() != "SECRET" {
+	if add := service.GetAuthorizationRequest().GetHeadersToAdd(); len(add) != 1 || add[0].GetKey() != "X-Keywright-Caller" || add[0].GetValue() != "SECRET" {
 		t.Errorf("headers_to_add is %v, want the caller's secret", add)
 	}
 
