@@ -3,9 +3,10 @@
 #   make build && docker build --target prebuilt -t keywright:0.1.0 .
 #       takes bin/keywright as it is and needs no other image at all
 
-# The program is static, brings its own time zones, and needs neither root
-# certificates nor a passwd file. The user is a number, so that the kubelet can
-# see that it is not root.
+# The program is static, brings its own time zones and, for what it fetches over
+# TLS, its own root certificates (--fetch-ca-file adds others), and needs no
+# passwd file. The user is a number, so that the kubelet can see that it is not
+# root.
 FROM scratch AS prebuilt
 ARG BINARY=bin/keywright
 COPY ${BINARY} /keywright

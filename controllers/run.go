@@ -42,6 +42,9 @@ type Options struct {
 	// AllowPrivateURLs lets propagation.evidence.urls lead to addresses that
 	// are not public.
 	AllowPrivateURLs bool
+	// FetchCAFile holds, in PEM, authorities for what propagation.evidence.urls
+	// lead to, beside the system's. It is read again for each connection.
+	FetchCAFile string
 	// HealthListen is the address of /healthz and /readyz.
 	HealthListen string
 	// MetricsListen is the address of /metrics; "0": none.
@@ -67,6 +70,10 @@ func (o Options) Validate() error {
 // Run runs the controller until ctx ends.
 func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	now := time.Now //nolint:forbidigo // the clock of this process, handed to all that needs one
+	documents := &DocumentClient{Client: fetch.Client{AllowPrivate: o.AllowPrivateURLs, CAFile: o.FetchCAFile}, Now: now}
+	if err := documents.Client.Check(); err != nil {
+		return fmt.Errorf("--fetch-ca-file: %w", err)
+	}
 	clock := &ServerClock{Now: now}
 	cfg.Wrap(clock.Wrap)
 	cfg.QPS, cfg.Burst = 200, 400 // a storm of rotations is bounded by the API server's own fairness
@@ -101,7 +108,6 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		Clock:           clock.Bounds,
 		Events:          mgr.GetEventRecorder("keywright-controller"),
 	}
-	documents := &DocumentClient{Client: fetch.Client{AllowPrivate: o.AllowPrivateURLs}, Now: now}
 	keys.Fetch = documents.Fetch
 	if len(o.Gates) > 0 || o.GatesService != "" {
 		certificate := &GateCertificate{Live: live, Namespace: o.Namespace, Now: now}

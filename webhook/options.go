@@ -52,6 +52,9 @@ type Options struct {
 	// AllowPrivateURLs lets oidc and jwks of AccessPolicies lead to addresses
 	// that are not public.
 	AllowPrivateURLs bool
+	// FetchCAFile holds, in PEM, authorities for what oidc and jwks lead to,
+	// beside the system's. It is read again for each connection.
+	FetchCAFile string
 	// LogAllowedSample is which part of allowed requests is logged, from 0
 	// to 1.
 	LogAllowedSample float64

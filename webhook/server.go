@@ -101,6 +101,9 @@ func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) 
 	if err != nil {
 		return err
 	}
+	if err := (&fetch.Client{CAFile: o.FetchCAFile}).Check(); err != nil {
+		return fmt.Errorf("--fetch-ca-file: %w", err)
+	}
 	g := newServer(log, api, callers, o, clock)
 	defer g.gate.Close()
 	if callers.asked() {
@@ -153,7 +156,7 @@ func newServer(log *slog.Logger, api *contact, callers *callers, o Options, cloc
 		contact: api,
 		store:   store,
 		feed:    newFeed(store, log, clock),
-		fetcher: &remote.Fetcher{Store: store, Client: &fetch.Client{AllowPrivate: o.AllowPrivateURLs}, Clock: clock, Log: log},
+		fetcher: &remote.Fetcher{Store: store, Client: &fetch.Client{AllowPrivate: o.AllowPrivateURLs, CAFile: o.FetchCAFile}, Clock: clock, Log: log},
 		denied:  newDecisionLog(log, o.LogAllowedSample).decided,
 	}
 	s.gate = authz.NewGate(store, authz.Options{

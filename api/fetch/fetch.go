@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -59,9 +60,39 @@ type Client struct {
 	AllowPrivate bool
 	// Roots are whose certificates it trusts; nil: the system's.
 	Roots *x509.CertPool
+	// CAFile, if any, holds further authorities, in PEM. It is read for each
+	// connection; while it cannot be, there is none.
+	CAFile string
 
 	once   sync.Once
 	client *http.Client
+}
+
+// Check says what is wrong with CAFile.
+func (c *Client) Check() error {
+	_, err := c.roots()
+	return err
+}
+
+// roots are Roots and what CAFile holds; nil: the system's.
+func (c *Client) roots() (*x509.CertPool, error) {
+	if c.CAFile == "" {
+		return c.Roots, nil
+	}
+	raw, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	var all *x509.CertPool
+	if c.Roots != nil {
+		all = c.Roots.Clone()
+	} else if all, err = x509.SystemCertPool(); err != nil {
+		return nil, fmt.Errorf("reading the system's roots: %w", err)
+	}
+	if !all.AppendCertsFromPEM(raw) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM", c.CAFile)
+	}
+	return all, nil
 }
 
 // Get gets a document that is answered with 200.
@@ -77,8 +108,14 @@ func (c *Client) Get(ctx context.Context, target string) ([]byte, http.Header, e
 			Timeout:       Timeout,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Transport: &http.Transport{
-				DialContext:       dialer.DialContext,
-				TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.Roots},
+				DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+					roots, err := c.roots()
+					if err != nil {
+						return nil, err
+					}
+					config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+					return (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, network, address)
+				},
 				DisableKeepAlives: true,
 				// Go's own bound is larger than that of a document.
 				MaxResponseHeaderBytes: maxHeaderBytes,

@@ -43,6 +43,7 @@ func newControllerCommand() *cobra.Command {
 	f.StringSliceVar(&o.Gates, "gates", nil, "addresses (host:port) at which gates are asked which keys they have loaded, separated by commas")
 	f.StringVar(&o.GatesService, "gates-service", "", "Service in Keywright's namespace whose ready endpoints are asked as well, on their port keysets")
 	f.BoolVar(&o.AllowPrivateURLs, "allow-private-urls", false, "let propagation.evidence.urls lead to addresses that are not public")
+	f.StringVar(&o.FetchCAFile, "fetch-ca-file", "", "authorities in PEM for propagation.evidence.urls, beside the system's, read again for each connection")
 	f.StringVar(&o.HealthListen, "health-listen", ":8081", "address of /healthz and /readyz")
 	f.StringVar(&o.MetricsListen, "metrics-listen", ":8080", "address of /metrics; 0 for none")
 	logs.bind(cmd)

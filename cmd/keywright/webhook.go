@@ -58,6 +58,7 @@ func newWebhookCommand() *cobra.Command {
 	f.IntVar(&o.MaxConcurrent, "max-concurrent", 2048, "requests to answer at once; more are denied")
 	f.IntVar(&o.MaxConnections, "max-connections", 8192, "connections of callers to have open; requests on more are denied, and on twice as many not heard")
 	f.BoolVar(&o.AllowPrivateURLs, "allow-private-urls", false, "let oidc and jwks of AccessPolicies lead to addresses that are not public")
+	f.StringVar(&o.FetchCAFile, "fetch-ca-file", "", "authorities in PEM for oidc and jwks of AccessPolicies, beside the system's, read again for each connection")
 	f.Float64Var(&o.LogAllowedSample, "log-allowed-sample", 0, "part of allowed requests to log, such as 0.01, from 0 (none) to 1 (all)")
 	f.DurationVar(&o.ShutdownDelay, "shutdown-delay", 5*time.Second, "how long to go on answering once not ready")
 	f.StringVar(&o.PublicURL, "public-url", "", "URL at which verifiers reach this process, for discovery documents")

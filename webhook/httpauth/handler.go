@@ -15,13 +15,13 @@ const Prefix = "/auth/"
 var callers = [...]struct {
 	prefix string
 	read   func(*http.Request) authz.Request
-	// copiesAll says that the caller puts each header of an answer on the
+	// copiesAll says that the caller may put each header of an answer on the
 	// request, where a Date of ours would replace the client's.
 	copiesAll bool
 }{
 	{prefix: NginxPrefix, read: Nginx},
 	{prefix: ForwardPrefix, read: Forward},
-	{prefix: EnvoyPrefix, read: Envoy},
+	{prefix: EnvoyPrefix, read: Envoy, copiesAll: true},
 	{prefix: TokenPrefix, read: Token, copiesAll: true},
 }
 

@@ -1,7 +1,8 @@
--- http-request lua.ask-gate HEADER,HEADER: asks the URL in txn.gate with the
--- headers of the request, and no body. Sets txn.gate_status and, for 401,
--- txn.gate_challenge. When allowed, the named headers of the answer replace
--- those of the request, and no others do.
+-- http-request lua.ask-gate HEADER,HEADER: asks the URL in txn.gate, at
+-- txn.gate_address if that is set, with the headers of the request, and no body.
+-- The secret in txn.gate_secret, if any, is shown to the gate and to nobody else.
+-- Sets txn.gate_status and, for 401, txn.gate_challenge. When allowed, the named
+-- headers of the answer replace those of the request, and no others do.
 
 -- Of the connection or of the body, not of the request.
 local dropped = {
@@ -21,7 +22,11 @@ local function ask(txn, identity)
       headers[name] = list
     end
   end
-  local answer = core.httpclient():get{url = txn:get_var("txn.gate"), headers = headers}
+  local secret = txn:get_var("txn.gate_secret")
+  if secret then
+    headers["x-keywright-caller"] = {secret}
+  end
+  local answer = core.httpclient():get{url = txn:get_var("txn.gate"), dst = txn:get_var("txn.gate_address"), headers = headers}
   if answer == nil or answer.status == nil then
     return
   end

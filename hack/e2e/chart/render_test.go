@@ -183,6 +183,20 @@ var matrix = map[string]struct {
 			}
 		},
 	},
+	"authorities for what is fetched": {
+		set: slices.Concat(withTLS, []string{"--set", "controller.fetchCAConfigMap=ours,webhook.fetchCAConfigMap=theirs"}),
+		check: func(t *testing.T, m manifests) {
+			for process, want := range map[string]string{"controller": "ours", "webhook": "theirs"} {
+				pod := find[appsv1.Deployment](t, m, "Deployment", "keywright-"+process).Spec.Template.Spec
+				wantArgs(t, pod, "--fetch-ca-file=/etc/keywright/fetch-ca/ca.crt")
+				i := len(pod.Volumes) - 1
+				if i < 0 || pod.Volumes[i].ConfigMap == nil || pod.Volumes[i].ConfigMap.Name != want || len(pod.Containers[0].VolumeMounts) != i+1 ||
+					pod.Containers[0].VolumeMounts[i].Name != pod.Volumes[i].Name || pod.Containers[0].VolumeMounts[i].MountPath != "/etc/keywright/fetch-ca" {
+					t.Errorf("the %s mounts %v at %v", process, pod.Volumes, pod.Containers[0].VolumeMounts)
+				}
+			}
+		},
+	},
 	"limits": {
 		set: slices.Concat(withTLS, []string{"--set", "webhook.maxStaleness=10m,webhook.maxConcurrent=100,webhook.maxConnections=5000000,webhook.allowPrivateURLs=true,webhook.logAllowedSample=0.01"}),
 		check: func(t *testing.T, m manifests) {
@@ -418,6 +432,7 @@ func TestWrongValuesAreRefusedInWords(t *testing.T) {
 		"a network policy for nobody":         {slices.Concat(withTLS, []string{"--set", "webhook.networkPolicy.enabled=true"}), "webhook.networkPolicy.from is empty: name who may ask"},
 		"client certificates over plain HTTP": {[]string{"--set", "webhook.insecureHTTP=true,webhook.caller.caSecretName=x"}, "both set: callers show certificates in TLS"},
 		"a Secret that cannot be":             {slices.Concat(withTLS, []string{"--set", "webhook.caller.secretName=A"}), "/webhook/caller/secretName"},
+		"a ConfigMap that cannot be":          {slices.Concat(withTLS, []string{"--set", "controller.fetchCAConfigMap=A"}), "/controller/fetchCAConfigMap"},
 		"a value that there is not":           {slices.Concat(withTLS, []string{"--set", "webhook.replica=3"}), "additional properties 'replica' not allowed"},
 		"an unknown part":                     {slices.Concat(withTLS, []string{"--set", "issuer.replicas=3"}), "additional properties 'issuer' not allowed"},
 		"an old TLS version":                  {slices.Concat(withTLS, []string{"--set-string", "webhook.tls.minVersion=1.1"}), "/webhook/tls/minVersion"},

@@ -98,8 +98,7 @@ func TestKeysOfOtherIssuers(t *testing.T) {
 	if err := os.WriteFile(authority, certificate, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("SSL_CERT_FILE", authority)
-	g, err := env.StartGate(t.Context(), "issuers", append([]string{"--allow-private-urls"}, debug...)...)
+	g, err := env.StartGate(t.Context(), "issuers", append([]string{"--allow-private-urls", "--fetch-ca-file", authority}, debug...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -217,8 +217,9 @@ func FreePorts(n int) ([]string, error) {
 	return out, nil
 }
 
-// WriteCertificate writes a new self-signed certificate for 127.0.0.1 and
-// localhost, and its key. The key is in place before the certificate.
+// WriteCertificate writes a new self-signed certificate for 127.0.0.1, localhost
+// and the gate's name, of a server or a client, and its key. The key is in place
+// before the certificate.
 func WriteCertificate(certFile, keyFile string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -231,8 +232,8 @@ func WriteCertificate(certFile, keyFile string) error {
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: "keywright gate of a test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost", GateAccount + "." + Namespace + ".svc"},
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
