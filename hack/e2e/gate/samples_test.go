@@ -90,10 +90,11 @@ var samples = map[string][]ask{
 		{status: 401, want: map[string]string{"X-Keywright-Reason": "no_credentials"}},
 		{header: []string{"Authorization: Bearer {plain}"}, status: 200, want: map[string]string{"X-Keywright-Reason": ""}},
 	},
-	// Nobody is there: it denies, and others go on. TestKeysOfOtherIssuers has
-	// issuers that are.
+	// Nobody is there: tokens of such an issuer may pass later, others never.
+	// TestKeysOfOtherIssuers has issuers that are.
 	"accesspolicy-oidc.yaml": {
-		{header: []string{"Authorization: Bearer {plain}"}, status: 403},
+		{header: []string{"Authorization: Bearer {plain}"}, status: 401},
+		{header: []string{"Authorization: Bearer {other}"}, status: 403},
 	},
 	"accesspolicy-access-token.yaml": {
 		{header: []string{"Authorization: Bearer {plain}"}, status: 401},
@@ -116,6 +117,7 @@ func sampleTokens(ctx context.Context) (map[string]string, error) {
 		"jti":    {"sub": "u-18", "jti": "other"},
 		"lost":   {"sub": "u-18", "jti": "5b1c8a52-4b0e-4a43-9d0a-3f1de0c3a7ab"},
 		"access": {"client_id": "web", "jti": "1"},
+		"other":  {"iss": "https://accounts.example.com"},
 	} {
 		by := *shop
 		if name == "access" {

@@ -124,5 +124,5 @@ func TestConditions(t *testing.T) {
 	documented := rows(t, operations, "## Conditions", 2)
 	documented = append(documented, rows(t, operations, "## Conditions", 3)...)
 	same(t, "reasons of conditions", documented, real)
-	same(t, "conditions", rows(t, operations, "## Conditions", 1), found(t, `Condition\w+ = "(\w+)"`, "api/v1alpha1/signingkey_types.go"))
+	same(t, "conditions", rows(t, operations, "## Conditions", 1), found(t, `Condition\w+ = "(\w+)"`, "api/v1alpha1/signingkey_status.go"))
 }
