@@ -685,7 +685,7 @@ func TestSlowClientsAreClosed(t *testing.T) {
 func TestWhoTakesNoAnswerIsCutOff(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer func() { _ = theirs.Close() }()
-	all := newConnections(1, time.Now())
+	all := newConnections(1)
 	c := &conn{Conn: ours, raw: ours, all: all}
 	all.add(c)
 	ended := make(chan error, 1)

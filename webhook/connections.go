@@ -26,8 +26,11 @@ type connections struct {
 	all   map[*conn]struct{}
 }
 
-func newConnections(most int, start time.Time) *connections {
-	return &connections{max: int64(most), start: start, all: map[*conn]struct{}{}}
+func newConnections(most int) *connections {
+	return &connections{
+		max: int64(most), all: map[*conn]struct{}{},
+		start: time.Now(), //nolint:forbidigo // deadlines of sockets are real time
+	}
 }
 
 // watch goes on until ctx ends.

@@ -168,7 +168,7 @@ func newServer(log *slog.Logger, api *contact, callers *callers, o Options, cloc
 			log.Error("fault while deciding: denied", "type", fmt.Sprintf("%T", fault), "stack", string(stack))
 		},
 	})
-	s.connections = newConnections(o.MaxConnections, time.Now()) //nolint:forbidigo // deadlines of sockets are real time
+	s.connections = newConnections(o.MaxConnections)
 	s.admission = &admission{gate: s.gate, callers: callers, connections: s.connections, clock: clock, max: int64(o.MaxConcurrent), log: s.denied}
 	s.pin = &pin{log: log, clock: clock}
 	s.keysets = s.goodbye(&keysets{store: store, synced: s.feed.hasSynced, pin: s.pin})
