@@ -55,10 +55,10 @@ func TestWhatThePageShows(t *testing.T) {
 		t.Run(section, func(t *testing.T) {
 			client := startShown(t, section, shown)
 			for name, tc := range shownRequests {
+				if tc.ruled && section == "HAProxy" {
+					continue // it asks about a policy without rules
+				}
 				t.Run(name, func(t *testing.T) {
-					if tc.ruled && section == "HAProxy" {
-						t.Skip("it asks about a policy without rules")
-					}
 					got, arrived := askShown(t, client, section+": "+name, tc)
 					if got != tc.want {
 						t.Errorf("status %d, want %d", got, tc.want)
