@@ -3,9 +3,10 @@ package main
 import (
 	"fmt"
 	"html"
-	"math"
 	"slices"
 	"strings"
+
+	"github.com/keywright/keywright/hack/draw"
 )
 
 // Sizes, in units of which the picture is 860 wide: about the width at which a
@@ -43,30 +44,8 @@ const style = `
   }
 `
 
-// svg gathers elements.
-type svg struct{ b strings.Builder }
-
-// n writes a number with one digit at most.
-func n(x float64) string {
-	return strings.TrimSuffix(fmt.Sprintf("%.1f", math.Round(x*10)/10), ".0")
-}
-
-func (s *svg) rect(class string, x, y, w, h float64) {
-	fmt.Fprintf(&s.b, "  <rect class=%q x=\"%s\" y=\"%s\" width=\"%s\" height=\"%s\" rx=\"2\"/>\n", class, n(x), n(y), n(w), n(h))
-}
-
-func (s *svg) path(class, d string, at ...float64) {
-	args := make([]any, len(at))
-	for i, x := range at {
-		args[i] = n(x)
-	}
-	fmt.Fprintf(&s.b, "  <path class=%q d=\"%s\"/>\n", class, fmt.Sprintf(d, args...))
-}
-
-// text anchors at start, middle or end.
-func (s *svg) text(class, anchor string, x, y float64, words string) {
-	fmt.Fprintf(&s.b, "  <text class=%q text-anchor=%q x=\"%s\" y=\"%s\">%s</text>\n", class, anchor, n(x), n(y), html.EscapeString(words))
-}
+// svg is the picture.
+type svg struct{ draw.Elements }
 
 // line is one row of the picture: a bar that is value long of 1, beside a mark.
 type line struct {
@@ -113,7 +92,7 @@ func (o *outcome) picture() string {
 		if len(lines) == 0 {
 			return
 		}
-		s.text("head", "start", margin, y, head)
+		s.Text("head", "start", margin, y, head)
 		y += 16
 		for _, l := range lines {
 			s.line(l, y)
@@ -123,9 +102,9 @@ func (o *outcome) picture() string {
 	}
 	panel("The gate (coloured) beside its floor (grey): requests a second of one core", ratios)
 	panel("Parts of what they may be", parts)
-	s.text("dim", "start", margin, y, o.machine)
-	s.text("dim", "start", margin, y+18, o.setting)
-	s.text("dim", "start", margin, y+36, "Red lines are the bars to meet; thin lines go from the lowest to the highest.")
+	s.Text("dim", "start", margin, y, o.machine)
+	s.Text("dim", "start", margin, y+18, o.setting)
+	s.Text("dim", "start", margin, y+36, "Red lines are the bars to meet; thin lines go from the lowest to the highest.")
 	height := y + 54
 
 	var words []string
@@ -138,23 +117,23 @@ func (o *outcome) picture() string {
   <desc id="desc">%s</desc>
   <style>%s  </style>
   <rect class="ground" x="0.5" y="0.5" width="%s" height="%s" rx="2"/>
-`, n(width), n(height), html.EscapeString(strings.Join(words, " ")), style, n(width-1), n(height-1))
-	return out.String() + s.b.String() + "</svg>\n"
+`, draw.Number(width), draw.Number(height), html.EscapeString(strings.Join(words, " ")), style, draw.Number(width-1), draw.Number(height-1))
+	return out.String() + s.String() + "</svg>\n"
 }
 
 // line draws one row that begins at y.
 func (s *svg) line(l line, y float64) {
 	at := func(ratio float64) float64 { return left + unit*min(ratio, most) }
-	s.text("", "start", margin, y+14, l.name)
-	s.text("dim", "start", margin, y+31, l.detail)
+	s.Text("", "start", margin, y+14, l.name)
+	s.Text("dim", "start", margin, y+31, l.detail)
 	top := y + 4
 	if l.floor {
-		s.rect("floor", left, top, unit, 8)
+		s.Rect("floor", left, top, unit, 8)
 		top += 10
 	}
-	s.rect(met(l.met), left, top, max(at(l.value)-left, 1), 16)
-	s.path("spread", "M%s %sV%sM%s %sH%sM%s %sV%s", at(l.low), top+4, top+12, at(l.low), top+8, at(l.high), at(l.high), top+4, top+12)
-	s.path("bar", "M%s %sV%s", at(l.mark), y, top+20)
-	s.text("dim", "start", left+unit+26, y+14, l.measured)
-	s.text("", "start", left+unit+26, y+31, met(l.met))
+	s.Rect(met(l.met), left, top, max(at(l.value)-left, 1), 16)
+	s.Path("spread", "M%s %sV%sM%s %sH%sM%s %sV%s", at(l.low), top+4, top+12, at(l.low), top+8, at(l.high), at(l.high), top+4, top+12)
+	s.Path("bar", "M%s %sV%s", at(l.mark), y, top+20)
+	s.Text("dim", "start", left+unit+26, y+14, l.measured)
+	s.Text("", "start", left+unit+26, y+31, met(l.met))
 }

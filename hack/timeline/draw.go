@@ -3,9 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"time"
+
+	"github.com/keywright/keywright/hack/draw"
 
 	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/controllers/lifecycle"
@@ -70,31 +71,8 @@ const style = `
   }
 `
 
-// svg gathers elements.
-type svg struct{ b strings.Builder }
-
-// n writes a number with one digit at most, so that the file is short and the
-// same on every machine.
-func n(x float64) string {
-	return strings.TrimSuffix(fmt.Sprintf("%.1f", math.Round(x*10)/10), ".0")
-}
-
-func (s *svg) rect(class string, x, y, w, h float64) {
-	fmt.Fprintf(&s.b, "  <rect class=%q x=\"%s\" y=\"%s\" width=\"%s\" height=\"%s\" rx=\"2\"/>\n", class, n(x), n(y), n(w), n(h))
-}
-
-func (s *svg) path(class, d string, at ...float64) {
-	args := make([]any, len(at))
-	for i, x := range at {
-		args[i] = n(x)
-	}
-	fmt.Fprintf(&s.b, "  <path class=%q d=\"%s\"/>\n", class, fmt.Sprintf(d, args...))
-}
-
-// text anchors at start, middle or end.
-func (s *svg) text(class, anchor string, x, y float64, words string) {
-	fmt.Fprintf(&s.b, "  <text class=%q text-anchor=%q x=\"%s\" y=\"%s\">%s</text>\n", class, anchor, n(x), n(y), words)
-}
+// svg is the picture.
+type svg struct{ draw.Elements }
 
 // axis maps times to the width of the picture.
 type axis struct{ from, to time.Time }
@@ -118,9 +96,9 @@ func (p picture) magnified() (r rotation, ok bool) {
 	return r, ok
 }
 
-// draw gives the picture in SVG: all keys over the whole time, and below it
+// drawn gives the picture in SVG: all keys over the whole time, and below it
 // one rotation, magnified, with the waits that make it safe.
-func draw(p picture) (string, error) {
+func drawn(p picture) (string, error) {
 	r, ok := p.magnified()
 	if !ok {
 		return "", errors.New("no rotation is over within the time that is drawn: raise -days")
@@ -138,16 +116,16 @@ func draw(p picture) (string, error) {
 	height := lensBottom + 66
 
 	s := &svg{}
-	fmt.Fprintf(&s.b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %s %s" role="img" aria-labelledby="title desc">
+	fmt.Fprintf(s, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %s %s" role="img" aria-labelledby="title desc">
   <title id="title">The keys of a SigningKey over %s, and one rotation magnified</title>
   <desc id="desc">%s</desc>
   <style>%s  </style>
-`, n(width), n(height), span(p.End.Sub(p.Start)), p.inWords(r, w), style)
-	s.rect("ground", 0.5, 0.5, width-1, height-1)
-	s.path("lens", "M%s %sH%sV%sL%s %sV%sH%sV%sL%s %sZ", whole.x(lens.from)-2, top, whole.x(lens.to)+2, bottom,
+`, draw.Number(width), draw.Number(height), span(p.End.Sub(p.Start)), p.inWords(r, w), style)
+	s.Rect("ground", 0.5, 0.5, width-1, height-1)
+	s.Path("lens", "M%s %sH%sV%sL%s %sV%sH%sV%sL%s %sZ", whole.x(lens.from)-2, top, whole.x(lens.to)+2, bottom,
 		width-8, lensTop, lensBottom, 8, lensTop, whole.x(lens.from)-2, bottom)
 
-	s.text("head", "start", left, 32, fmt.Sprintf("%s of a SigningKey that rotates every %s", span(p.End.Sub(p.Start)), span(p.Spec.Rotation.Interval.Duration)))
+	s.Text("head", "start", left, 32, fmt.Sprintf("%s of a SigningKey that rotates every %s", span(p.End.Sub(p.Start)), span(p.Spec.Rotation.Interval.Duration)))
 	for i := range p.Keys {
 		var successor *lifecycle.Key
 		if i+1 < len(p.Keys) {
@@ -158,8 +136,8 @@ func draw(p picture) (string, error) {
 	s.ticks(whole, p.Start, bottom, "")
 	s.magnify(r, w, lens, lensTop)
 	s.legend(lensBottom + 28)
-	s.b.WriteString("</svg>\n")
-	return s.b.String(), nil
+	s.WriteString("</svg>\n")
+	return s.String(), nil
 }
 
 // waits are what makes a rotation safe.
@@ -191,13 +169,13 @@ func (p picture) inWords(r rotation, w waits) string {
 // life draws one key in a row that begins at y. It verifies from when its
 // successor was chosen, also as long as no end is known.
 func (s *svg) life(k, successor *lifecycle.Key, a axis, y float64) {
-	s.text("", "end", left-10, y+bar/2+5, k.ID)
+	s.Text("", "end", left-10, y+bar/2+5, k.ID)
 	until := k.VerifyUntil
 	if until.IsZero() {
 		until = a.to
 	} else if until.Before(a.to) {
 		from := max(left, a.x(until))
-		s.path("retired", "M%s %sH%s", from+4, y+bar/2, right)
+		s.Path("retired", "M%s %sH%s", from+4, y+bar/2, right)
 		s.label("dim", "retired", from, right, y-9)
 	}
 	s.part("published", "published, stands by", a, k.PublishedAt, k.ActivatedAt, y)
@@ -229,7 +207,7 @@ func (s *svg) part(class, words string, a axis, from, to time.Time, y float64) {
 	}
 	x := a.x(from)
 	end := max(a.x(to), x+3) // so that it shows at all
-	s.rect(class, x, y, end-x, bar)
+	s.Rect(class, x, y, end-x, bar)
 	s.label("on-"+class, words, x, end, y)
 }
 
@@ -238,14 +216,14 @@ func (s *svg) label(class, words string, from, to, y float64) {
 	first, _, _ := strings.Cut(words, ",")
 	for _, text := range []string{words, first} {
 		if float64(len(text)+2)*perGlyph < to-from {
-			s.text(class, "middle", (from+to)/2, y+bar/2+5, text)
+			s.Text(class, "middle", (from+to)/2, y+bar/2+5, text)
 			return
 		}
 	}
 }
 
 func (s *svg) diamond(x, y float64) {
-	s.path("planned", "M%s %sL%s %sL%s %sL%s %sZ", x-5, y, x, y-5, x+5, y, x, y+5)
+	s.Path("planned", "M%s %sL%s %sL%s %sL%s %sZ", x-5, y, x, y-5, x+5, y, x, y+5)
 }
 
 // tickSteps are distances between two ticks.
@@ -273,12 +251,12 @@ func (s *svg) ticks(a axis, zero time.Time, y float64, sign string) {
 		case t.After(zero):
 			words = sign + words
 		}
-		s.path("grid", "M%s %sv4", a.x(t), y)
+		s.Path("grid", "M%s %sv4", a.x(t), y)
 		x, anchor := a.x(t), "middle"
 		if x+float64(len(words))*perGlyph/2 > width-4 {
 			x, anchor = right, "end"
 		}
-		s.text("dim", anchor, x, y+18, words)
+		s.Text("dim", anchor, x, y+18, words)
 	}
 }
 
@@ -290,7 +268,7 @@ func (s *svg) magnify(r rotation, w waits, a axis, top float64) {
 	third := second + row
 	end := third + row + ruler
 
-	s.text("head", "start", left, top+24, fmt.Sprintf("%s takes over from %s, magnified", capital(r.successor.ID), r.old.ID))
+	s.Text("head", "start", left, top+24, fmt.Sprintf("%s takes over from %s, magnified", capital(r.successor.ID), r.old.ID))
 	s.mark(a.x(at), top+38, end, top+48, r.successor.ID+" signs")
 	s.mark(a.x(r.old.VerifyUntil), top+38, end, top+48, r.old.ID+" is refused")
 	s.mark(a.x(w.maySign), third, end, third+row+6, r.next.ID+" may sign")
@@ -304,8 +282,8 @@ func (s *svg) magnify(r rotation, w waits, a axis, top float64) {
 
 // mark draws an instant, with words to its right.
 func (s *svg) mark(x, from, to, y float64, words string) {
-	s.path("at", "M%s %sV%s", x, from, to)
-	s.text("mark halo", "start", x+5, y, words)
+	s.Path("at", "M%s %sV%s", x, from, to)
+	s.Text("mark halo", "start", x+5, y, words)
 }
 
 // piece is one summand of a wait.
@@ -318,14 +296,14 @@ type piece struct {
 func (s *svg) rule(a axis, from time.Time, y float64, pieces []piece) {
 	x := a.x(from)
 	names, spans, sum := []string{}, []string{}, time.Duration(0)
-	s.path("ruler", "M%s %sv10", x, y-4)
+	s.Path("ruler", "M%s %sv10", x, y-4)
 	at := from
 	for _, p := range pieces {
 		at = at.Add(p.long)
-		s.path("ruler", "M%s %sH%sm0 -5v10", a.x(at.Add(-p.long)), y+1, a.x(at))
+		s.Path("ruler", "M%s %sH%sm0 -5v10", a.x(at.Add(-p.long)), y+1, a.x(at))
 		names, spans, sum = append(names, p.name), append(spans, span(p.long)), sum+p.long
 	}
-	s.text("halo", "start", x+6, y+22, fmt.Sprintf("%s = %s = %s", strings.Join(names, " + "), strings.Join(spans, " + "), span(sum)))
+	s.Text("halo", "start", x+6, y+22, fmt.Sprintf("%s = %s = %s", strings.Join(names, " + "), strings.Join(spans, " + "), span(sum)))
 }
 
 // legend says what the colours and letters mean.
@@ -342,14 +320,14 @@ func (s *svg) legend(y float64) {
 		case "planned":
 			s.diamond(x+9, y-5)
 		case "retired":
-			s.path("retired", "M%s %sh20", x, y-5)
+			s.Path("retired", "M%s %sh20", x, y-5)
 		default:
-			s.rect(entry.class, x, y-11, 18, 12)
+			s.Rect(entry.class, x, y-11, 18, 12)
 		}
-		s.text("", "start", x+26, y, entry.words)
+		s.Text("", "start", x+26, y, entry.words)
 		x += 26 + float64(len(entry.words))*perGlyph + 26
 	}
-	s.text("dim", "start", 20, y+24, "V verifierLag \u00b7 S signerLag \u00b7 L maxTokenTTL \u00b7 \u03bb leeway \u00b7 e clockSkew")
+	s.Text("dim", "start", 20, y+24, "V verifierLag \u00b7 S signerLag \u00b7 L maxTokenTTL \u00b7 \u03bb leeway \u00b7 e clockSkew")
 }
 
 // span writes a time as people do: 30 days, 1h8m, 90s.

@@ -60,7 +60,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	svg, err := draw(picture{Spec: spec, Start: begin, End: begin.Add(span), Keys: keys})
+	svg, err := drawn(picture{Spec: spec, Start: begin, End: begin.Add(span), Keys: keys})
 	if err != nil {
 		return err
 	}

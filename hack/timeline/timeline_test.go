@@ -86,14 +86,14 @@ func TestDraw(t *testing.T) {
 			if p.Keys, err = history(p.Spec, tc.span); err != nil {
 				t.Fatal(err)
 			}
-			svg, err := draw(p)
+			svg, err := drawn(p)
 			if (err != nil) != tc.wantErr {
 				t.Fatalf("error %v, want one: %v", err, tc.wantErr)
 			}
 			if err != nil {
 				return
 			}
-			if again, _ := draw(p); again != svg {
+			if again, _ := drawn(p); again != svg {
 				t.Error("the same keys give another picture")
 			}
 			for _, want := range append(tc.want, `role="img"`, "<title ", "<desc ") {
