@@ -20,7 +20,7 @@ func Number(x float64) string {
 
 // Rect draws a rectangle with its upper left corner at x and y.
 func (e *Elements) Rect(class string, x, y, w, h float64) {
-	fmt.Fprintf(e, "  <rect class=%q x=\"%s\" y=\"%s\" width=\"%s\" height=\"%s\" rx=\"2\"/>\n", class, Number(x), Number(y), Number(w), Number(h))
+	fmt.Fprintf(&e.Builder, "  <rect class=%q x=\"%s\" y=\"%s\" width=\"%s\" height=\"%s\" rx=\"2\"/>\n", class, Number(x), Number(y), Number(w), Number(h))
 }
 
 // Path draws d, path data with a %s for each number of at.
@@ -29,10 +29,10 @@ func (e *Elements) Path(class, d string, at ...float64) {
 	for i, x := range at {
 		args[i] = Number(x)
 	}
-	fmt.Fprintf(e, "  <path class=%q d=\"%s\"/>\n", class, fmt.Sprintf(d, args...))
+	fmt.Fprintf(&e.Builder, "  <path class=%q d=\"%s\"/>\n", class, fmt.Sprintf(d, args...))
 }
 
 // Text writes words with their start, middle or end at x, and y below them.
 func (e *Elements) Text(class, anchor string, x, y float64, words string) {
-	fmt.Fprintf(e, "  <text class=%q text-anchor=%q x=\"%s\" y=\"%s\">%s</text>\n", class, anchor, Number(x), Number(y), html.EscapeString(words))
+	fmt.Fprintf(&e.Builder, "  <text class=%q text-anchor=%q x=\"%s\" y=\"%s\">%s</text>\n", class, anchor, Number(x), Number(y), html.EscapeString(words))
 }

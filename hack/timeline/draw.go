@@ -116,7 +116,7 @@ func drawn(p picture) (string, error) {
 	height := lensBottom + 66
 
 	s := &svg{}
-	fmt.Fprintf(s, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %s %s" role="img" aria-labelledby="title desc">
+	fmt.Fprintf(&s.Builder, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %s %s" role="img" aria-labelledby="title desc">
   <title id="title">The keys of a SigningKey over %s, and one rotation magnified</title>
   <desc id="desc">%s</desc>
   <style>%s  </style>
