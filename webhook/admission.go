@@ -34,15 +34,26 @@ type admission struct {
 
 var errTooMany = errors.New("more requests or connections at once than --max-concurrent and --max-connections allow")
 
+// proof is what a caller shows of who it is: secrets, how TLS was agreed on
+// (nil without it), and where it is.
+type proof struct {
+	secrets []string
+	state   *tls.ConnectionState
+	from    string
+}
+
 // admit is asked once a request, before anything else; release follows if it
-// does not refuse. over says that the connection is one too many; secrets and
-// state are what the caller shows.
-func (a *admission) admit(over bool, secrets []string, state *tls.ConnectionState, from string) *authz.Decision {
+// does not refuse. over says that the connection is one too many. The proof is
+// looked for where one is asked for.
+func (a *admission) admit(over bool, proof func() proof) *authz.Decision {
 	if a.busy.Add(1) > a.max || over {
 		return a.refuse(authz.ReasonOverloaded, errTooMany)
 	}
-	if a.callers.asked() && !a.callers.known(secrets, state, a.clock()) {
-		return a.refuse(authz.ReasonCallerUnknown, fmt.Errorf("caller at %s proves neither by %s nor by a certificate who it is", from, callerHeader))
+	if !a.callers.asked() {
+		return nil
+	}
+	if shown := proof(); !a.callers.known(shown.secrets, shown.state, a.clock()) {
+		return a.refuse(authz.ReasonCallerUnknown, fmt.Errorf("caller at %s proves neither by %s nor by a certificate who it is", shown.from, callerHeader))
 	}
 	return nil
 }
@@ -66,7 +77,7 @@ func (a *admission) http(next http.Handler) http.Handler {
 			}
 		}()
 		c := a.connOf(r)
-		refused := a.admit(c.overLimit(), r.Header[callerHeader], c.tlsState(), r.RemoteAddr)
+		refused := a.admit(c.overLimit(), func() proof { return proof{r.Header[callerHeader], c.tlsState(), r.RemoteAddr} })
 		if refused != nil {
 			if refused.Reason == authz.ReasonCallerUnknown {
 				w.Header().Set("Connection", "close") // others need it
@@ -92,15 +103,15 @@ func (a *admission) connOf(r *http.Request) *conn {
 }
 
 // grpc is grpcauth's Admit.
-func (a *admission) grpc(ctx context.Context) (done func(), refused *authz.Decision) {
-	var state *tls.ConnectionState
-	from := ""
-	if p, ok := peer.FromContext(ctx); ok {
-		from = p.Addr.String()
-		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
-			state = &info.State
+func (a *admission) grpc(ctx context.Context) *authz.Decision {
+	return a.admit(false, func() (shown proof) {
+		shown.secrets = metadata.ValueFromIncomingContext(ctx, callerHeader)
+		if p, ok := peer.FromContext(ctx); ok {
+			shown.from = p.Addr.String()
+			if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+				shown.state = &info.State
+			}
 		}
-	}
-	refused = a.admit(false, metadata.ValueFromIncomingContext(ctx, callerHeader), state, from)
-	return a.release, refused
+		return shown
+	})
 }

@@ -53,6 +53,10 @@ const (
 	// maxConnectionAge is when a gRPC connection is ended between two
 	// requests: Envoy opens another, maybe to a gate that has come since.
 	maxConnectionAge = 30 * time.Minute
+	// streamWorkers is how many goroutines answer one gRPC request after the
+	// other: a new one for each grows its stack each time, which costs a tenth
+	// of an answer. When all are busy, there are more.
+	streamWorkers = 128
 	// keysetsIdleTimeout is longer than the controller keeps connections for.
 	keysetsIdleTimeout = 2 * time.Minute
 	// firstFetch is how long readiness waits for keys of other issuers: longer
@@ -176,7 +180,7 @@ func newServer(log *slog.Logger, api *contact, callers *callers, o Options, cloc
 	took := func(d time.Duration) { duration.Observe(d.Seconds()) }
 	logAllowed := o.LogAllowedSample > 0 || log.Enabled(context.Background(), slog.LevelDebug)
 	s.grpc = &grpcauth.Server{
-		Gate: s.gate, Admit: s.admission.grpc, Fault: s.gate.Fault,
+		Gate: s.gate, Admit: s.admission.grpc, Release: s.admission.release, Fault: s.gate.Fault,
 		Clock: clock, Took: took, Log: s.denied, LogAllowed: logAllowed,
 	}
 	s.auth = s.authHandler(
@@ -416,6 +420,7 @@ func (s *server) grpcServer(config *tls.Config) *grpc.Server {
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(uint32(s.options.MaxConcurrent)), //nolint:gosec // validated
 		grpc.ConnectionTimeout(readTimeout),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveEvery, MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: drainTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepaliveEvery, PermitWithoutStream: true}),
 	}

@@ -415,7 +415,7 @@ func TestMetricsAndDenials(t *testing.T) {
 	for _, want := range []string{
 		`keywright_gate_decisions_total{policy="orders",policy_namespace="shop",reason="malformed",result="deny"} 250`,
 		`keywright_gate_decisions_total{policy="",policy_namespace="",reason="policy_not_found",result="deny"} 1`,
-		`keywright_gate_cache_lookups_total{result="refused"} 249`,
+		`keywright_gate_cache_lookups_total{result="refused"} 248`,
 		`keywright_gate_decision_duration_seconds_count 252`,
 		`keywright_gate_keys 1`, `keywright_gate_signing_keys 1`, `keywright_gate_policies 2`,
 		`keywright_gate_policies_not_ready 0`, `keywright_gate_internal_errors_total 0`, `keywright_gate_synced 1`,

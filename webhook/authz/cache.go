@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"hash/maphash"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -23,11 +24,13 @@ const tokenUnit = 1 << 10
 // Tokens that can never pass have a bound of their own, so that a flood of
 // them pushes out no good one.
 type cache struct {
-	good *otter.Cache[string, *verified]
+	good *otter.Cache[string, verified]
 	bad  *otter.Cache[string, failure]
 	// clock says when good tokens are forgotten. Whether they count is asked
 	// of a better one.
 	clock *otter.CoarseClock
+	// met are tokens that came before.
+	met *met
 
 	hits, badHits, misses atomic.Uint64
 }
@@ -47,7 +50,7 @@ type failure struct {
 	of lookedUp
 	// expired is a token with a good signature that only a clock that goes
 	// back could bring back to life.
-	expired *verified
+	expired verified
 }
 
 // lookedUp is what a token.Parse looked up.
@@ -71,11 +74,12 @@ func newCache(tokens int, now func() time.Time) *cache {
 	clock := otter.NewCoarseClock(time.Second)
 	return &cache{
 		clock: clock,
-		good: otter.Must(&otter.Options[string, *verified]{
+		met:   newMet(2 * tokens),
+		good: otter.Must(&otter.Options[string, verified]{
 			Clock:         clock,
 			MaximumWeight: uint64(tokens) * tokenUnit, //nolint:gosec // not negative
-			Weigher:       func(raw string, _ *verified) uint32 { return weight(raw) },
-			ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, *verified]) time.Duration {
+			Weigher:       func(raw string, _ verified) uint32 { return weight(raw) },
+			ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, verified]) time.Duration {
 				return max(lastMoment(e.Value.Token).Sub(now()), time.Nanosecond)
 			}),
 		}),
@@ -93,8 +97,9 @@ func weight(raw string) uint32 {
 // lastMoment is when t ceases to pass, leeway included.
 func lastMoment(t *token.Token) time.Time { return t.Expiry.Add(t.Key.Leeway) }
 
-// lookup finds what is known of raw to a policy; all nil when nothing is.
-func (c *cache) lookup(e *entry, raw string) (*verified, error) {
+// lookup finds what is known of raw to a policy: neither a token nor an error
+// when nothing is.
+func (c *cache) lookup(e *entry, raw string) (verified, error) {
 	if t, ok := c.good.GetIfPresent(raw); ok && e.holds(t.Key, t.WithoutKeyID, t.Issuer) {
 		c.hits.Add(1)
 		return t, nil
@@ -104,12 +109,15 @@ func (c *cache) lookup(e *entry, raw string) (*verified, error) {
 		return f.expired, f.err
 	}
 	c.misses.Add(1)
-	return nil, nil
+	return verified{}, nil
 }
 
 // remember keeps the outcome of a token.Parse, except for a lookup that found
 // no key: that depends on the policy.
-func (c *cache) remember(raw string, t *verified, err error, of lookedUp, now time.Time) {
+func (c *cache) remember(raw string, t verified, err error, of lookedUp, now time.Time) {
+	if !c.met.again(raw) {
+		return
+	}
 	raw = strings.Clone(raw) // it may be a part of something larger
 	switch {
 	case err == nil && now.Before(lastMoment(t.Token)):
@@ -125,4 +133,25 @@ func (c *cache) close() {
 	c.good.StopAllGoroutines()
 	c.bad.StopAllGoroutines()
 	c.clock.Stop()
+}
+
+// met tells tokens that come again from those that come once, which are not
+// worth remembering: to keep them costs more than to read them, pushes out
+// others, and is what a flood of tokens would fill the memory with. It is a
+// table of hashes, each in the place of the last one that belongs there. To
+// take a token for another does no harm.
+type met struct {
+	seed   maphash.Seed
+	hashes []atomic.Uint64
+}
+
+func newMet(tokens int) *met {
+	return &met{seed: maphash.MakeSeed(), hashes: make([]atomic.Uint64, tokens)}
+}
+
+// again says whether raw came before, as far as is known, and notes it.
+func (m *met) again(raw string) bool {
+	hash := maphash.String(m.seed, raw)
+	place := &m.hashes[hash%uint64(len(m.hashes))]
+	return place.Swap(hash) == hash
 }

@@ -31,7 +31,7 @@ type Gate struct {
 // Options of a Gate.
 type Options struct {
 	// CacheSize is how many verified tokens are remembered, of up to 1 KiB
-	// each; longer ones count as several.
+	// each; longer ones count as several. Those that come once are not.
 	CacheSize int
 	// Clock is read once a decision.
 	Clock func() time.Time
@@ -149,7 +149,7 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time, steps *trace.Trace)
 	}
 	d := Decision{Rule: rule.Name()}
 
-	var claims token.Claims
+	var claims *token.Claims
 	access := rule.Access()
 	steps.Yes("access", string(access), "")
 	if preflight && access == v1alpha1.AccessAuthenticated && policy.IsMethod(asked.Method) {
@@ -177,7 +177,7 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time, steps *trace.Trace)
 			refused.KeyID = d.KeyID
 			return refused
 		}
-		if err := cannot.why(rule.Evaluate(t.Claims, &asked)); err != nil {
+		if err := cannot.why(rule.Evaluate(&t.Claims, &asked)); err != nil {
 			d.Status, d.Reason, d.Err = StatusForbidden, reasonOf(err), err
 			d.Challenge, d.Realm = insufficient(err), e.realm
 			if errors.Is(err, policy.ErrInsufficientScope) {
@@ -185,7 +185,7 @@ func (g *Gate) decide(e *entry, req *Request, now time.Time, steps *trace.Trace)
 			}
 			return d
 		}
-		claims = t.Claims
+		claims = &t.Claims
 		if d.CacheFor = e.cacheFor(t, now); d.CacheFor > 0 {
 			d.Vary = e.vary
 		}
@@ -310,7 +310,7 @@ func (g *Gate) verify(e *entry, raw string, now time.Time, steps *trace.Trace) (
 	if err != nil {
 		return nil, e.awaited(raw, err, steps)
 	}
-	if known == nil {
+	if known.Token == nil {
 		var of lookedUp
 		t, err := token.ParseTraced(raw, func(kid string) (*keyset.Key, error) {
 			of.asked, of.withoutKeyID = true, kid == ""
@@ -324,9 +324,9 @@ func (g *Gate) verify(e *entry, raw string, now time.Time, steps *trace.Trace) (
 		if err != nil && !isB64Token(raw) { // base64url is one: no good token is looked at again
 			return nil, ErrMalformedCredentials
 		}
-		known = &verified{Token: t}
+		known.Token = t
 		if steps == nil {
-			g.learn(e, raw, known, err, of, now)
+			known.seen = g.learn(e, raw, t, err, of, now)
 		}
 		if err != nil {
 			return nil, e.awaited(raw, err, steps)
@@ -346,28 +346,30 @@ func (g *Gate) verify(e *entry, raw string, now time.Time, steps *trace.Trace) (
 }
 
 // recall gives what is remembered of a token. To explain is to look again.
-func (g *Gate) recall(e *entry, raw string, steps *trace.Trace) (*verified, error) {
+func (g *Gate) recall(e *entry, raw string, steps *trace.Trace) (verified, error) {
 	if steps != nil {
-		return nil, nil
+		return verified{}, nil
 	}
 	return g.cache.lookup(e, raw)
 }
 
-// learn remembers what became of a token, and tells when it was signed.
-func (g *Gate) learn(e *entry, raw string, known *verified, err error, of lookedUp, now time.Time) {
+// learn remembers what became of a token, and tells when it was signed to what
+// is seen of its key, if anything is.
+func (g *Gate) learn(e *entry, raw string, t *token.Token, err error, of lookedUp, now time.Time) (seen *sighting) {
 	if err == nil {
 		// What it expects of a token is the policy's; when it was signed
 		// is not, and the next policy finds it in the cache.
 		var lateAfter time.Time
-		known.seen, lateAfter = e.sightingOf(known.Key)
-		if known.seen != nil && known.Validate(token.Expected{}, now) == nil {
-			known.seen.fresh(known.Token, lateAfter)
+		seen, lateAfter = e.sightingOf(t.Key)
+		if seen != nil && t.Validate(token.Expected{}, now) == nil {
+			seen.fresh(t, lateAfter)
 		}
 	} else if of.key != nil {
 		// Another key of that ID may come, of the issuer that it names.
 		of.issuer = token.ClaimedIssuer(raw)
 	}
-	g.cache.remember(raw, known, err, of, now)
+	g.cache.remember(raw, verified{t, seen}, err, of, now)
+	return seen
 }
 
 // key finds the one key of the policy's issuers that has the ID, or that is

@@ -35,7 +35,7 @@ func TestHeadersThatExpressionsAskFor(t *testing.T) {
 				header["X-Tenant"] = tc.tenant
 			}
 			maps.Copy(header, tc.more)
-			for range 2 {
+			for range 4 {
 				d := w.want(get("/", header), tc.want)
 				if tc.want != "" && (d.Status != 403 || d.Rule != "own") {
 					t.Errorf("status %d, rule %q", d.Status, d.Rule)

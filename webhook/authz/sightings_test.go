@@ -110,7 +110,7 @@ func TestSightings(t *testing.T) {
 		other := authz.Ref{Namespace: "shop", Name: "other"}
 		w.policy(other, v1alpha1.AccessPolicySpec{Issuers: []v1alpha1.TokenIssuerRef{issuer("", "shop")}})
 		req := get("/orders", bearer(s.mint(t, nil)))
-		for i, policy := range []authz.Ref{orders, orders, other, orders} {
+		for i, policy := range []authz.Ref{orders, orders, orders, other, orders} {
 			req.Policy, w.now = policy, start.Add(time.Duration(i)*time.Second)
 			w.want(req, "")
 			if got := w.told("k1").LastSeenAt; !got.Equal(w.now) {

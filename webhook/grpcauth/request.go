@@ -57,6 +57,9 @@ func Request(check *authv3.CheckRequest) authz.Request {
 		add(line.GetKey(), line.GetValue())
 	}
 	for name, value := range joined {
+		if strings.HasPrefix(name, ":") {
+			continue // a pseudo-header: nothing can be asked of it by name
+		}
 		if !strings.EqualFold(name, "Cookie") {
 			add(name, value)
 			continue

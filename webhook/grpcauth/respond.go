@@ -1,6 +1,7 @@
 package grpcauth
 
 import (
+	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -24,20 +25,34 @@ func Respond(check *authv3.CheckRequest, d *authz.Decision) *authv3.CheckRespons
 	if !d.Allowed {
 		return denied(d)
 	}
-	ok := &authv3.OkHttpResponse{}
+	answer := &struct {
+		response authv3.CheckResponse
+		outcome  authv3.CheckResponse_OkResponse
+		ok       authv3.OkHttpResponse
+	}{}
+	answer.response.Status = statusOK
+	answer.response.HttpResponse = &answer.outcome
+	answer.outcome.OkResponse = &answer.ok
+	answer.ok.Headers = make([]*corev3.HeaderValueOption, len(d.Identity))
+	partly := false
 	for i := range d.Identity {
-		name := strings.ToLower(d.Identity[i].Name)
-		ok.Headers = append(ok.Headers, set(name, d.Identity[i].Value))
-		ok.HeadersToRemove = appendAliases(ok.HeadersToRemove, name)
+		h := &d.Identity[i]
+		answer.ok.Headers[i] = set(h.Field.Lower, h.Value)
+		if i == 0 {
+			answer.ok.HeadersToRemove = slices.Clip(h.Field.Spellings) // shared by all answers: appending copies it
+		} else {
+			answer.ok.HeadersToRemove = append(answer.ok.HeadersToRemove, h.Field.Spellings...)
+		}
+		partly = partly || h.Field.Partly
 	}
-	if len(d.Identity) > 0 {
-		ok.HeadersToRemove = appendSeen(ok.HeadersToRemove, check, ok.Headers)
+	if partly {
+		answer.ok.HeadersToRemove = appendSeen(answer.ok.HeadersToRemove, check, d)
 	}
-	return &authv3.CheckResponse{
-		Status:       &status.Status{Code: int32(codes.OK)},
-		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok},
-	}
+	return &answer.response
 }
+
+// statusOK is a part of all answers that allow, none of which is changed.
+var statusOK = &status.Status{Code: int32(codes.OK)}
 
 func denied(d *authz.Decision) *authv3.CheckResponse {
 	code, http := codes.PermissionDenied, typev3.StatusCode_Forbidden
@@ -64,57 +79,25 @@ func denied(d *authz.Decision) *authv3.CheckResponse {
 // action looks at the deprecated append alone, whose absence means the same
 // here.
 func set(name, value string) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{
-		Header:       &corev3.HeaderValue{Key: name, Value: value},
-		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-		// Envoy does so here in any case; others who speak this may not.
-		KeepEmptyValue: true,
-	}
+	one := &struct {
+		option corev3.HeaderValueOption
+		header corev3.HeaderValue
+	}{}
+	one.header.Key, one.header.Value = name, value
+	one.option.Header = &one.header
+	one.option.AppendAction = corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
+	// Envoy does so here in any case; others who speak this may not.
+	one.option.KeepEmptyValue = true
+	return &one.option
 }
 
-// maxDashes is up to how many dashes all spellings of a name are removed,
-// whether Envoy shows them or not (allowed_headers): 3^n - 1 of them.
-const maxDashes = 3
-
-// appendAliases gives the spellings of a name that do not depend on what the
-// client sent: all of them, or of a name with many dashes those of one kind.
-func appendAliases(out []string, name string) []string {
-	dashes := strings.Count(name, "-")
-	if dashes == 0 {
-		return out
-	}
-	if dashes > maxDashes {
-		return append(out, strings.ReplaceAll(name, "-", "_"), strings.ReplaceAll(name, "-", "."))
-	}
-	all := 1
-	for range dashes {
-		all *= 3
-	}
-	for n := 1; n < all; n++ { // 0 is the name itself
-		spelling, rest := []byte(name), n
-		for i := range spelling {
-			if spelling[i] == '-' {
-				spelling[i] = "-_."[rest%3]
-				rest /= 3
-			}
-		}
-		out = append(out, string(spelling))
-	}
-	return out
-}
-
-// appendSeen gives the spellings that the client sent and that are not in out
-// by then.
-func appendSeen(out []string, check *authv3.CheckRequest, set []*corev3.HeaderValueOption) []string {
+// appendSeen gives the spellings that the client sent of names that have more
+// than are removed in any case.
+func appendSeen(out []string, check *authv3.CheckRequest, d *authz.Decision) []string {
 	see := func(name string) {
-		if strings.IndexByte(name, '_') < 0 && strings.IndexByte(name, '.') < 0 {
-			return
-		}
-		name = strings.ToLower(name)
-		folded := fold.Replace(name)
-		for _, h := range set {
-			if key := h.GetHeader().GetKey(); key == folded && strings.Count(key, "-") > maxDashes {
-				out = append(out, name)
+		for i := range d.Identity {
+			if f := d.Identity[i].Field; f.Partly && f.HasSpelling(name) {
+				out = append(out, strings.ToLower(name))
 			}
 		}
 	}
@@ -127,5 +110,3 @@ func appendSeen(out []string, check *authv3.CheckRequest, set []*corev3.HeaderVa
 	}
 	return out
 }
-
-var fold = strings.NewReplacer("_", "-", ".", "-")

@@ -18,8 +18,9 @@ type Server struct {
 
 	Gate *authz.Gate
 	// Admit is asked before anything is decided. When it refuses, its denial
-	// is the answer; otherwise done is called once there is one.
-	Admit func(context.Context) (done func(), refused *authz.Decision)
+	// is the answer; otherwise Release is called once there is one.
+	Admit   func(context.Context) (refused *authz.Decision)
+	Release func()
 	// Fault is told of a fault of this program, and gives the denial.
 	Fault func(fault any) authz.Decision
 	// Clock measures how long answers take.
@@ -41,12 +42,11 @@ func (s *Server) Check(ctx context.Context, check *authv3.CheckRequest) (respons
 		}
 	}()
 	began := s.Clock()
-	done, refused := s.Admit(ctx)
-	if refused != nil {
+	if refused := s.Admit(ctx); refused != nil {
 		s.Log(authz.Request{}, *refused)
 		return denied(refused), nil
 	}
-	defer done()
+	defer s.Release()
 	if check.GetAttributes() == nil {
 		d := s.Gate.Refuse(authz.ReasonUnreadableRequest, errNoRequest)
 		s.Log(authz.Request{}, d)

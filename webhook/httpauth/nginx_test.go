@@ -117,7 +117,7 @@ func TestRespond(t *testing.T) {
 		header header
 	}{
 		"allow": {
-			authz.Decision{Allowed: true, Status: 200, Identity: []policy.Header{{Name: "X-Auth-Subject", Value: "u-17"}, {Name: "X-Auth-Email"}}},
+			authz.Decision{Allowed: true, Status: 200, Identity: []policy.Header{{Field: policy.NewField("X-Auth-Subject"), Value: "u-17"}, {Field: policy.NewField("X-Auth-Email")}}},
 			200, header{"X-Auth-Subject": {"u-17"}, "X-Auth-Email": {""}},
 		},
 		"allow without identity": {authz.Decision{Allowed: true, Status: 200}, 200, header{}},
@@ -129,7 +129,7 @@ func TestRespond(t *testing.T) {
 			authz.Decision{Status: 403, Challenge: authz.ChallengeInsufficientScope, Realm: "a", Scopes: []string{"b", "c"}}, 403,
 			header{"Www-Authenticate": {`Bearer realm="a", error="insufficient_scope", scope="b c"`}},
 		},
-		"a denial tells no identity": {authz.Decision{Status: 403, Identity: []policy.Header{{Name: "X-Auth-Subject", Value: "u"}}}, 403, header{}},
+		"a denial tells no identity": {authz.Decision{Status: 403, Identity: []policy.Header{{Field: policy.NewField("X-Auth-Subject"), Value: "u"}}}, 403, header{}},
 		"a denial is never 200":      {authz.Decision{Status: 200}, 403, header{}},
 		"a realm that is not clean":  {authz.Decision{Status: 401, Challenge: authz.ChallengeBare, Realm: "a\"\r\nX: y\\é"}, 401, header{"Www-Authenticate": {`Bearer realm="aX: y"`}}},
 	}

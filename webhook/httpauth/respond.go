@@ -33,7 +33,7 @@ func Respond(w http.ResponseWriter, d *authz.Decision) {
 		values := make([]string, n)
 		for i := range d.Identity {
 			values[i] = d.Identity[i].Value
-			h[d.Identity[i].Name] = values[i : i+1 : i+1]
+			h[d.Identity[i].Field.Name] = values[i : i+1 : i+1]
 		}
 	}
 	if d.CacheFor > 0 {

@@ -11,18 +11,17 @@ import (
 // hasScope says whether the token has a scope: in scope, one text separated
 // by spaces (RFC 9068 section 2.2.3), or in scp, a list of texts or one text.
 // scope as a list is no scope: no specification gives it a meaning.
-func hasScope(claims token.Claims, want string) bool {
-	if granted, ok := claims["scope"].(string); ok && listsScope(granted, want) {
+func hasScope(claims *token.Claims, want string) bool {
+	if granted, _ := claims.Member("scope"); listsScope(granted.Text(), want) {
 		return true
 	}
-	switch granted := claims["scp"].(type) {
-	case string:
-		return listsScope(granted, want)
-	case []any:
-		for _, one := range granted {
-			if s, ok := one.(string); ok && s == want {
-				return true
-			}
+	granted, _ := claims.Member("scp")
+	if listsScope(granted.Text(), want) {
+		return true
+	}
+	for one := range granted.Elements() {
+		if one.Kind() == token.Text && one.Text() == want {
+			return true
 		}
 	}
 	return false
@@ -54,25 +53,25 @@ const (
 	claimAllOf
 )
 
-func (t *claimTest) fits(claims token.Claims) bool {
+func (t *claimTest) fits(claims *token.Claims) bool {
 	value, ok := claims.Lookup(t.path)
 	if !ok {
 		return false
 	}
-	list, isList := value.([]any)
+	isList := value.Kind() == token.Array
 	switch t.kind {
 	case claimEquals:
 		return isText(value, t.want[0])
 	case claimAnyOf:
 		for _, want := range t.want {
-			if isList && contains(list, want) || !isList && isText(value, want) {
+			if isList && contains(value, want) || !isList && isText(value, want) {
 				return true
 			}
 		}
 		return false
 	case claimAllOf:
 		for _, want := range t.want {
-			if !isList || !contains(list, want) {
+			if !isList || !contains(value, want) {
 				return false
 			}
 		}
@@ -81,8 +80,8 @@ func (t *claimTest) fits(claims token.Claims) bool {
 	return false
 }
 
-func contains(list []any, want string) bool {
-	for _, one := range list {
+func contains(list token.Value, want string) bool {
+	for one := range list.Elements() {
 		if isText(one, want) {
 			return true
 		}
@@ -92,9 +91,9 @@ func contains(list []any, want string) bool {
 
 // isText says whether a claim's value reads as want, which is text a policy
 // wrote. See appendText.
-func isText(value any, want string) bool {
-	if s, ok := value.(string); ok {
-		return s == want
+func isText(value token.Value, want string) bool {
+	if value.Kind() == token.Text {
+		return value.Text() == want
 	}
 	var buf [32]byte
 	text, ok := appendText(buf[:0], value)
@@ -106,16 +105,17 @@ func isText(value any, want string) bool {
 // an exponent (42, -7, 4.5). ok is false for all that has no one spelling:
 // null, lists, objects, and whole numbers of 2^53 and more that came as a
 // float, because two of them may have become one.
-func appendText(dst []byte, value any) (_ []byte, ok bool) {
-	switch v := value.(type) {
-	case string:
-		return append(dst, v...), true
-	case bool:
-		return strconv.AppendBool(dst, v), true
-	case int64:
-		return strconv.AppendInt(dst, v, 10), true
-	case float64:
-		if math.IsNaN(v) || math.Abs(v) >= 1<<53 {
+func appendText(dst []byte, value token.Value) (_ []byte, ok bool) {
+	switch value.Kind() {
+	case token.Text:
+		return append(dst, value.Text()...), true
+	case token.Bool:
+		return strconv.AppendBool(dst, value.IsTrue()), true
+	case token.Integer:
+		return strconv.AppendInt(dst, value.Integer(), 10), true
+	case token.Float:
+		v := value.Float()
+		if math.Abs(v) >= 1<<53 {
 			return dst, false
 		}
 		if v == 0 {

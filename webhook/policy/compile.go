@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"net/textproto"
 	"net/url"
 	"strings"
 	"time"
@@ -474,10 +473,10 @@ func compileIdentity(at *field.Path, headers []v1alpha1.IdentityHeader, withToke
 	seen := map[string]bool{}
 	for i := range headers {
 		spec, path := &headers[i], at.Index(i)
-		h := identityHeader{name: textproto.CanonicalMIMEHeaderKey(string(spec.Name)), claim: spec.Claim}
-		lower := strings.ToLower(h.name)
+		h := identityHeader{field: NewField(string(spec.Name)), claim: spec.Claim}
+		lower := h.field.Lower
 		switch {
-		case !isHeaderName(h.name):
+		case !isHeaderName(h.field.Name):
 			faults = append(faults, field.Invalid(path.Child("name"), spec.Name, headerNameHint))
 		case reservedHeaders[lower], strings.HasPrefix(lower, reservedPrefix):
 			faults = append(faults, field.Invalid(path.Child("name"), spec.Name,

@@ -95,7 +95,7 @@ func TestCompileKeepsNothingOfTheSpec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rule.Evaluate(map[string]any{"scope": "read", "role": "admin"}, &Request{Method: "GET"}); err != nil {
+	if err := rule.Evaluate(claimsOf(object{"scope": "read", "role": "admin"}), &Request{Method: "GET"}); err != nil {
 		t.Error(err)
 	}
 	if p.Credentials()[0].Cookie.Name != "session" || p.Issuers()[0].Audiences[0] != "orders" {
@@ -356,7 +356,7 @@ func TestCompileAcceptsPatternsWithRepetitions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rule.Evaluate(map[string]any{}, &Request{Path: "/v12/orders", HasPath: true}); err != nil {
+	if err := rule.Evaluate(claimsOf(object{}), &Request{Path: "/v12/orders", HasPath: true}); err != nil {
 		t.Error(err)
 	}
 }
@@ -421,9 +421,9 @@ func FuzzCompile(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	claims := map[string]any{
+	claims := claimsOf(object{
 		"sub": "u", "amr": []any{"mfa"}, "a": map[string]any{"b": int64(1)}, "n": 4.5, "t": true, "nil": nil, "p": "(", "groups": []any{"x", int64(1)},
-	}
+	})
 	req := &Request{Method: "GET", Path: "/a/b", HasPath: true, Query: "x=1&x=2", Host: "a.example", HasHost: true, Header: map[string][]string{"X-A": {"a"}, "Authorization": {"secret"}}}
 	f.Fuzz(func(t *testing.T, text string) {
 		spec := requireCEL(text)

@@ -62,11 +62,11 @@ func TestWhatExpressionsCost(t *testing.T) {
 }
 
 // costly are claims to make much of.
-func costly() token.Claims {
-	return token.Claims{
+func costly() *token.Claims {
+	return claimsOf(object{
 		"t": true, "s": "s", "o": map[string]any{"t": true}, "l": manyNumbers(1000),
 		"a100": strings.Repeat("a", 100), "a6k": strings.Repeat("a", 6000),
-	}
+	})
 }
 
 func evaluateOnce(t *testing.T, spec v1alpha1.AccessPolicySpec, req *Request) error {
@@ -175,13 +175,13 @@ func TestAllExpressionsOfADecisionShareOneLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rule.Evaluate(token.Claims{}, req); err != nil {
+	if err := rule.Evaluate(claimsOf(object{}), req); err != nil {
 		t.Error(err)
 	}
-	if _, err := p.IdentityHeaders(token.Claims{}, req); Reason(err) != "identity_error" {
+	if _, err := p.IdentityHeaders(claimsOf(object{}), req); Reason(err) != "identity_error" {
 		t.Errorf("one of a rule and one of an identity header: %v, want %v", err, errTooCostly)
 	}
-	if _, err := p.IdentityHeaders(token.Claims{}, &Request{}); err != nil {
+	if _, err := p.IdentityHeaders(claimsOf(object{}), &Request{}); err != nil {
 		t.Errorf("another decision: %v", err)
 	}
 }
@@ -206,7 +206,7 @@ func TestExpressionsAreNotShownMoreThanTheLimit(t *testing.T) {
 			if Reason(err) != "expression_error" || !strings.Contains(err.Error(), tc.part+" has more than the 8192 bytes") {
 				t.Errorf("rule: %v", err)
 			}
-			_, err = mustCompile(t, headerCEL(tc.cel+" ? 'a' : 'b'")).IdentityHeaders(token.Claims{}, tc.req(over))
+			_, err = mustCompile(t, headerCEL(tc.cel+" ? 'a' : 'b'")).IdentityHeaders(claimsOf(object{}), tc.req(over))
 			if Reason(err) != "identity_error" || !strings.Contains(err.Error(), tc.part) {
 				t.Errorf("identity header: %v", err)
 			}

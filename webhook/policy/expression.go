@@ -235,7 +235,7 @@ var errMissingKey = errors.New("no such key")
 
 // eval evaluates. The request has what the expression looks at: see lacking.
 // What it costs is counted in the request.
-func (e *expression) eval(claims token.Claims, req *Request) (any, error) {
+func (e *expression) eval(claims *token.Claims, req *Request) (any, error) {
 	if err := e.tooLarge(req); err != nil {
 		return nil, err
 	}
@@ -321,7 +321,7 @@ var (
 
 // variables hands out a token's claims and a request's parts to CEL.
 type variables struct {
-	claims  token.Claims
+	claims  *token.Claims
 	req     *Request
 	query   url.Values
 	headers map[string]string
@@ -331,7 +331,7 @@ type variables struct {
 func (v *variables) ResolveName(name string) (any, bool) {
 	switch name {
 	case variableClaims:
-		return map[string]any(v.claims), true
+		return v.claims.Map(), true
 	case variableMethod:
 		return v.req.Method, true
 	case variableHost:

@@ -35,7 +35,7 @@ func FuzzPolicy(f *testing.F) {
 		f.Add([]byte(ap.Spec), "OPTIONS", "admin.shop.example:443", "/assets/../v1")
 	}
 	f.Add([]byte(`{"issuers":[{"signingKeyRef":{"name":"a"}}],"rules":[{"name":"","match":[{}]},{"name":"b","require":{"claims":[{"path":"a.b","allOf":["x"]}]}}]}`), "", "", "/")
-	claims := token.Claims{"sub": "u-17", "scope": "orders:read", "roles": []any{"admin"}, "org": map[string]any{"id": int64(42)}}
+	claims := claimsOf(object{"sub": "u-17", "scope": "orders:read", "roles": []any{"admin"}, "org": map[string]any{"id": int64(42)}})
 	f.Fuzz(func(t *testing.T, raw []byte, method, host, target string) {
 		var spec v1alpha1.AccessPolicySpec
 		if json.Unmarshal(raw, &spec) != nil {
@@ -58,7 +58,7 @@ func FuzzPolicy(f *testing.F) {
 		if name, err := NormalizeHost(host); err == nil {
 			req.Host, req.HasHost = name, true
 		}
-		decide := func(asked *Request, claims token.Claims) string {
+		decide := func(asked *Request, claims *token.Claims) string {
 			one := *asked // what a decision costs is its own
 			req := &one
 			rule, err := p.Select(req)
@@ -78,7 +78,7 @@ func FuzzPolicy(f *testing.F) {
 		}
 		traced := *req
 		traced.Trace = &trace.Trace{}
-		for _, claims := range []token.Claims{nil, {}, claims} {
+		for _, claims := range []*token.Claims{nil, {}, claims} {
 			if got, want := decide(&traced, claims), decide(req, claims); got != want {
 				t.Fatalf("%q with a trace, %q without", got, want)
 			}

@@ -114,6 +114,51 @@ func repeated(req *Request, headers []header) string {
 	return ""
 }
 
+// Field is the name of a header for the application.
+type Field struct {
+	// Name is its canonical form, and Lower that of HTTP/2.
+	Name, Lower string
+	// Spellings are names, in lower case, that servers may know as this one:
+	// all of them, or those of one kind, when Partly, of a name with many
+	// dashes.
+	Spellings []string
+	Partly    bool
+}
+
+// maxDashes is up to how many dashes a Field has all its spellings: 3^n - 1.
+const maxDashes = 3
+
+// NewField prepares a name.
+func NewField(name string) *Field {
+	f := &Field{Name: textproto.CanonicalMIMEHeaderKey(name), Lower: strings.ToLower(name)}
+	dashes := strings.Count(name, "-")
+	if dashes > maxDashes {
+		f.Partly = true
+		f.Spellings = []string{strings.ReplaceAll(f.Lower, "-", "_"), strings.ReplaceAll(f.Lower, "-", ".")}
+		return f
+	}
+	all := 1
+	for range dashes {
+		all *= 3
+	}
+	for n := 1; n < all; n++ { // 0 is the name itself
+		spelling, rest := []byte(f.Lower), n
+		for i := range spelling {
+			if spelling[i] == '-' {
+				spelling[i] = "-_."[rest%3]
+				rest /= 3
+			}
+		}
+		f.Spellings = append(f.Spellings, string(spelling))
+	}
+	return f
+}
+
+// HasSpelling says whether servers may know another name as this one.
+func (f *Field) HasSpelling(name string) bool {
+	return IsSpelling(name, f.Lower) && !strings.EqualFold(name, f.Lower)
+}
+
 // IsSpelling says whether servers may know two names of headers as one: they
 // are the same but for case and '_' or '.' in place of '-'.
 func IsSpelling(a, b string) bool {

@@ -1,8 +1,11 @@
 package policy
 
 import (
+	"net/textproto"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/webhook/token"
@@ -54,7 +57,7 @@ func TestExpressionsOverHeaders(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = rule.Evaluate(token.Claims{"tenant": "a"}, req)
+			err = rule.Evaluate(claimsOf(object{"tenant": "a"}), req)
 			if got := Reason(err); got != tc.want {
 				t.Errorf("reason %q (%v), want %q", got, err, tc.want)
 			}
@@ -65,17 +68,17 @@ func TestExpressionsOverHeaders(t *testing.T) {
 func TestIdentityHeadersFromHeaders(t *testing.T) {
 	for name, tc := range map[string]struct {
 		header     map[string][]string
-		claims     token.Claims
+		claims     *token.Claims
 		want       string
 		wantReason string
 	}{
-		"a value":                    {header: map[string][]string{"X-Tenant": {"a"}}, claims: token.Claims{}, want: "a"},
-		"an absent one is empty":     {claims: token.Claims{}},
-		"a repeated one":             {header: map[string][]string{"X-Tenant": {"a", "a"}}, claims: token.Claims{}, wantReason: "header_repeated"},
-		"a repeated one, with '_'":   {header: map[string][]string{"X-Tenant": {"a"}, "X_tenant": {"b"}}, claims: token.Claims{}, wantReason: "header_repeated"},
+		"a value":                    {header: map[string][]string{"X-Tenant": {"a"}}, claims: claimsOf(object{}), want: "a"},
+		"an absent one is empty":     {claims: claimsOf(object{})},
+		"a repeated one":             {header: map[string][]string{"X-Tenant": {"a", "a"}}, claims: claimsOf(object{}), wantReason: "header_repeated"},
+		"a repeated one, with '_'":   {header: map[string][]string{"X-Tenant": {"a"}, "X_tenant": {"b"}}, claims: claimsOf(object{}), wantReason: "header_repeated"},
 		"a repeated one, for nobody": {header: map[string][]string{"X-Tenant": {"a", "a"}}},
-		"one that is not UTF-8":      {header: map[string][]string{"X-Tenant": {"\xff"}}, claims: token.Claims{}, wantReason: "identity_error"},
-		"one with a control":         {header: map[string][]string{"X-Tenant": {"a\tb"}}, claims: token.Claims{}, wantReason: "identity_invalid"},
+		"one that is not UTF-8":      {header: map[string][]string{"X-Tenant": {"\xff"}}, claims: claimsOf(object{}), wantReason: "identity_error"},
+		"one with a control":         {header: map[string][]string{"X-Tenant": {"a\tb"}}, claims: claimsOf(object{}), wantReason: "identity_invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			headers, err := mustCompile(t, headerCEL("request.headers['x-tenant']")).IdentityHeaders(tc.claims, &Request{Header: tc.header})
@@ -148,5 +151,24 @@ func TestCompileRefusesHeadersThatItCannotName(t *testing.T) {
 	spec.Issuers, spec.DecisionCache.Duration = someIssuer, 1e9
 	if _, err := Compile("shop", "orders", &spec); err == nil || !strings.Contains(err.Error(), "spec.decisionCache: Forbidden: ") {
 		t.Errorf("answers that depend on a header are kept: %v", err)
+	}
+}
+
+func TestSpellingsOfAField(t *testing.T) {
+	for name, tc := range map[string]struct {
+		spellings []string
+		partly    bool
+	}{
+		"Tenant":    {nil, false},
+		"x-tenant":  {[]string{"x_tenant", "x.tenant"}, false},
+		"X-A-B":     {[]string{"x_a-b", "x.a-b", "x-a_b", "x_a_b", "x.a_b", "x-a.b", "x_a.b", "x.a.b"}, false},
+		"X-A-B-C-D": {[]string{"x_a_b_c_d", "x.a.b.c.d"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := &Field{Name: textproto.CanonicalMIMEHeaderKey(name), Lower: strings.ToLower(name), Spellings: tc.spellings, Partly: tc.partly}
+			if diff := cmp.Diff(want, NewField(name)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }

@@ -13,16 +13,17 @@ import (
 // into one buffer, of 4 KiB by default in nginx.
 const MaxIdentityBytes = 3 << 10
 
-// Header is one header for the application. Its name is in canonical form.
+// Header is one header for the application. Field is the policy's, and not to
+// be changed.
 type Header struct {
-	Name  string
+	Field *Field
 	Value string
 }
 
-// identityHeader is a compiled v1alpha1.IdentityHeader: a canonical name, and
-// a claim's path or an expression.
+// identityHeader is a compiled v1alpha1.IdentityHeader: a name, and a claim's
+// path or an expression.
 type identityHeader struct {
-	name  string
+	field *Field
 	claim string
 	expr  *expression
 }
@@ -47,7 +48,7 @@ type identityHeader struct {
 // A claim that is one text may have commas ("Doe, John"): do not point an
 // application that splits at commas to a claim whose one text users choose.
 // An expression that joins a list itself has to see to its commas itself.
-func (p *Policy) IdentityHeaders(claims token.Claims, req *Request) ([]Header, error) {
+func (p *Policy) IdentityHeaders(claims *token.Claims, req *Request) ([]Header, error) {
 	if len(p.identity) == 0 {
 		return nil, nil
 	}
@@ -57,15 +58,15 @@ func (p *Policy) IdentityHeaders(claims token.Claims, req *Request) ([]Header, e
 		h := &p.identity[i]
 		value, err := h.value(claims, req, p.normalize)
 		if err != nil {
-			return nil, req.Trace.Fault("identity header", h.name, err)
+			return nil, req.Trace.Fault("identity header", h.field.Name, err)
 		}
 		if value == "" {
-			req.Trace.Yes("identity header", h.name, "is sent empty")
+			req.Trace.Yes("identity header", h.field.Name, "is sent empty")
 		} else {
-			req.Trace.Yes("identity header", h.name, "is sent")
+			req.Trace.Yes("identity header", h.field.Name, "is sent")
 		}
-		headers[i] = Header{Name: h.name, Value: value}
-		size += len(h.name) + len(": ") + len(value) + len("\r\n")
+		headers[i] = Header{Field: h.field, Value: value}
+		size += len(h.field.Name) + len(": ") + len(value) + len("\r\n")
 	}
 	if size > MaxIdentityBytes {
 		return nil, req.Trace.Fault("identity", "", ErrIdentityTooLarge)
@@ -73,7 +74,7 @@ func (p *Policy) IdentityHeaders(claims token.Claims, req *Request) ([]Header, e
 	return headers, nil
 }
 
-func (h *identityHeader) value(claims token.Claims, req *Request, normalize bool) (string, error) {
+func (h *identityHeader) value(claims *token.Claims, req *Request, normalize bool) (string, error) {
 	if claims == nil {
 		return "", nil
 	}
@@ -89,7 +90,7 @@ func (h *identityHeader) value(claims token.Claims, req *Request, normalize bool
 		return "", h.denial(class, nil)
 	}
 	if name := repeated(req, h.expr.headers); name != "" {
-		return "", &detail{class: ErrHeaderRepeated, about: "header", name: h.name, what: name}
+		return "", &detail{class: ErrHeaderRepeated, about: "header", name: h.field.Name, what: name}
 	}
 	value, err := h.expr.eval(claims, req)
 	if errors.Is(err, errMissingKey) {
@@ -109,20 +110,20 @@ func (h *identityHeader) value(claims token.Claims, req *Request, normalize bool
 }
 
 func (h *identityHeader) denial(class *Denial, cause error) error {
-	return &detail{class: class, about: "header", name: h.name, cause: cause}
+	return &detail{class: class, about: "header", name: h.field.Name, cause: cause}
 }
 
-// headerText writes a claim's value for a header; "" for nil.
-func headerText(value any) (_ string, ok bool) {
-	switch v := value.(type) {
-	case nil:
+// headerText writes a claim's value for a header; "" for null.
+func headerText(value token.Value) (_ string, ok bool) {
+	switch value.Kind() {
+	case token.Null:
 		return "", true
-	case string:
-		return v, isHeaderText(v)
-	case []any:
+	case token.Text:
+		return value.Text(), isHeaderText(value.Text())
+	case token.Array:
 		var joined []byte
-		for i, one := range v {
-			if i > 0 {
+		for one := range value.Elements() {
+			if len(joined) > 0 { // no element is empty
 				joined = append(joined, ',')
 			}
 			start := len(joined)

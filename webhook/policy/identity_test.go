@@ -19,13 +19,13 @@ func TestIdentityHeadersAreAllSentInOrder(t *testing.T) {
 	}}})
 	req := &Request{Host: "a.example", HasHost: true}
 	for name, tc := range map[string]struct {
-		claims token.Claims
+		claims *token.Claims
 		want   []string
 	}{
-		"all are known":            {claims: token.Claims{"sub": "u1", "groups": []any{"a", "b"}, "org": map[string]any{"id": int64(42)}}, want: []string{"u1", "a,b", "42", "a.example"}},
-		"some are not known":       {claims: token.Claims{"sub": "u1"}, want: []string{"u1", "", "", "a.example"}},
+		"all are known":            {claims: claimsOf(object{"sub": "u1", "groups": []any{"a", "b"}, "org": map[string]any{"id": int64(42)}}), want: []string{"u1", "a,b", "42", "a.example"}},
+		"some are not known":       {claims: claimsOf(object{"sub": "u1"}), want: []string{"u1", "", "", "a.example"}},
 		"nobody is authenticated":  {claims: nil, want: []string{"", "", "", ""}},
-		"a token that says little": {claims: token.Claims{}, want: []string{"", "", "", "a.example"}},
+		"a token that says little": {claims: claimsOf(object{}), want: []string{"", "", "", "a.example"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := p.IdentityHeaders(tc.claims, req)
@@ -34,7 +34,7 @@ func TestIdentityHeadersAreAllSentInOrder(t *testing.T) {
 			}
 			var want []Header
 			for i, header := range []string{"X-Auth-Subject", "X-Auth-Groups", "X-Auth-Org", "X-Auth-Host"} {
-				want = append(want, Header{Name: header, Value: tc.want[i]})
+				want = append(want, Header{Field: NewField(header), Value: tc.want[i]})
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("headers (-want +got):\n%s", diff)
@@ -67,7 +67,6 @@ func TestIdentityHeaderOfAClaim(t *testing.T) {
 		"a DEL":                              {claim: "a\x7f", wantReason: invalid},
 		"a C1 control":                       {claim: "a\u0085b", wantReason: invalid},
 		"a line separator":                   {claim: "a\u2028b", wantReason: invalid},
-		"bytes that are not UTF-8":           {claim: "a\xff", wantReason: invalid},
 		"a space before, which would vanish": {claim: " admin", wantReason: invalid},
 		"a space behind, which would vanish": {claim: "admin ", wantReason: invalid},
 		"a space alone":                      {claim: " ", wantReason: invalid},
@@ -87,7 +86,7 @@ func TestIdentityHeaderOfAClaim(t *testing.T) {
 			p := mustCompile(t, v1alpha1.AccessPolicySpec{Identity: &v1alpha1.Identity{
 				Headers: []v1alpha1.IdentityHeader{{Name: "X-Auth-Test", Claim: "c"}},
 			}})
-			headers, err := p.IdentityHeaders(token.Claims{"c": tc.claim}, &Request{})
+			headers, err := p.IdentityHeaders(claimsOf(object{"c": tc.claim}), &Request{})
 			if Reason(err) != tc.wantReason {
 				t.Fatalf("reason %q (%v), want %q", Reason(err), err, tc.wantReason)
 			}
@@ -104,22 +103,22 @@ func TestIdentityHeaderOfAClaim(t *testing.T) {
 func TestIdentityHeaderOfAnExpression(t *testing.T) {
 	for name, tc := range map[string]struct {
 		cel        string
-		claims     token.Claims
+		claims     *token.Claims
 		req        Request
 		want       string
 		wantReason string
 	}{
-		"a claim":                           {cel: "claims.sub", claims: token.Claims{"sub": "u1"}, want: "u1"},
-		"a text put together":               {cel: "'user:' + claims.sub", claims: token.Claims{"sub": "u1"}, want: "user:u1"},
-		"an absent claim":                   {cel: "'user:' + claims.sub", claims: token.Claims{}, want: ""},
-		"an absent member":                  {cel: "claims.org.id", claims: token.Claims{"org": map[string]any{}}, want: ""},
-		"an optional claim":                 {cel: "claims.?sub.orValue('none')", claims: token.Claims{}, want: "none"},
-		"a claim that is no text":           {cel: "claims.n", claims: token.Claims{"n": int64(1)}, wantReason: "identity_error"},
-		"an operation that fails":           {cel: "claims.l[3]", claims: token.Claims{"l": []any{"a"}}, wantReason: "identity_error"},
-		"an expression that costs too much": {cel: "claims.l.map(a, claims.l.map(b, claims.l.map(c, 'x').join()).join()).join()", claims: token.Claims{"l": manyNumbers(200)}, wantReason: "identity_error"},
-		"a line feed":                       {cel: "claims.sub", claims: token.Claims{"sub": "a\nb"}, wantReason: "identity_invalid"},
-		"an unknown host":                   {cel: "request.host", claims: token.Claims{}, wantReason: "host_unknown"},
-		"an ambiguous path":                 {cel: "request.path", claims: token.Claims{}, req: Request{HasPath: true, Path: "/", Ambiguous: true}, wantReason: "path_ambiguous"},
+		"a claim":                           {cel: "claims.sub", claims: claimsOf(object{"sub": "u1"}), want: "u1"},
+		"a text put together":               {cel: "'user:' + claims.sub", claims: claimsOf(object{"sub": "u1"}), want: "user:u1"},
+		"an absent claim":                   {cel: "'user:' + claims.sub", claims: claimsOf(object{}), want: ""},
+		"an absent member":                  {cel: "claims.org.id", claims: claimsOf(object{"org": map[string]any{}}), want: ""},
+		"an optional claim":                 {cel: "claims.?sub.orValue('none')", claims: claimsOf(object{}), want: "none"},
+		"a claim that is no text":           {cel: "claims.n", claims: claimsOf(object{"n": int64(1)}), wantReason: "identity_error"},
+		"an operation that fails":           {cel: "claims.l[3]", claims: claimsOf(object{"l": []any{"a"}}), wantReason: "identity_error"},
+		"an expression that costs too much": {cel: "claims.l.map(a, claims.l.map(b, claims.l.map(c, 'x').join()).join()).join()", claims: claimsOf(object{"l": manyNumbers(200)}), wantReason: "identity_error"},
+		"a line feed":                       {cel: "claims.sub", claims: claimsOf(object{"sub": "a\nb"}), wantReason: "identity_invalid"},
+		"an unknown host":                   {cel: "request.host", claims: claimsOf(object{}), wantReason: "host_unknown"},
+		"an ambiguous path":                 {cel: "request.path", claims: claimsOf(object{}), req: Request{HasPath: true, Path: "/", Ambiguous: true}, wantReason: "path_ambiguous"},
 		"an unknown host for nobody":        {cel: "request.host", want: ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -140,17 +139,17 @@ func TestIdentityHeadersAreBoundedTogether(t *testing.T) {
 	}}})
 	const overhead = 2 * (len("X-A") + len(": \r\n"))
 	half := strings.Repeat("a", (MaxIdentityBytes-overhead)/2)
-	if _, err := p.IdentityHeaders(token.Claims{"a": half, "b": half}, &Request{}); err != nil {
+	if _, err := p.IdentityHeaders(claimsOf(object{"a": half, "b": half}), &Request{}); err != nil {
 		t.Errorf("just within: %v", err)
 	}
-	headers, err := p.IdentityHeaders(token.Claims{"a": half, "b": half + "a"}, &Request{})
+	headers, err := p.IdentityHeaders(claimsOf(object{"a": half, "b": half + "a"}), &Request{})
 	if Reason(err) != "identity_too_large" || headers != nil {
 		t.Errorf("one byte over: %v, %v", headers, err)
 	}
 }
 
 func TestAPolicyWithoutIdentitySendsNoHeaders(t *testing.T) {
-	headers, err := mustCompile(t, v1alpha1.AccessPolicySpec{}).IdentityHeaders(token.Claims{"sub": "u1"}, &Request{})
+	headers, err := mustCompile(t, v1alpha1.AccessPolicySpec{}).IdentityHeaders(claimsOf(object{"sub": "u1"}), &Request{})
 	if err != nil || len(headers) != 0 {
 		t.Errorf("headers %v, %v", headers, err)
 	}

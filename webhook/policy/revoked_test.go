@@ -18,30 +18,30 @@ func TestRevokes(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		spec  *v1alpha1.RevokedTokens
-		token token.Token
+		token *token.Token
 		want  bool
 	}{
-		"nothing is revoked":             {nil, token.Token{ID: "j", Subject: "u", IssuedAt: at}, false},
-		"empty lists revoke nothing":     {&v1alpha1.RevokedTokens{}, token.Token{ID: "j", Subject: "u"}, false},
-		"a jti that is listed":           {&v1alpha1.RevokedTokens{JTIs: []string{"i", "j"}}, token.Token{ID: "j"}, true},
-		"a jti that is not":              {&v1alpha1.RevokedTokens{JTIs: []string{"i", "j"}}, token.Token{ID: "J"}, false},
-		"no jti":                         {&v1alpha1.RevokedTokens{JTIs: []string{"i", "j"}}, token.Token{Subject: "j"}, false},
-		"a subject's token of before":    {&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at)}, token.Token{Subject: "u", IssuedAt: at.Add(-time.Microsecond)}, true},
-		"a subject's token of that time": {&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at)}, token.Token{Subject: "u", IssuedAt: at}, false},
-		"a subject's token of later":     {&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at)}, token.Token{Subject: "u", IssuedAt: at.Add(time.Hour)}, false},
-		"a subject's token without iat":  {&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at)}, token.Token{Subject: "u"}, true},
-		"another subject's token":        {&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at)}, token.Token{Subject: "U"}, false},
-		"a token without a subject":      {&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at)}, token.Token{ID: "u"}, false},
+		"nothing is revoked":             {nil, &token.Token{ID: "j", Subject: "u", IssuedAt: at}, false},
+		"empty lists revoke nothing":     {&v1alpha1.RevokedTokens{}, &token.Token{ID: "j", Subject: "u"}, false},
+		"a jti that is listed":           {&v1alpha1.RevokedTokens{JTIs: []string{"i", "j"}}, &token.Token{ID: "j"}, true},
+		"a jti that is not":              {&v1alpha1.RevokedTokens{JTIs: []string{"i", "j"}}, &token.Token{ID: "J"}, false},
+		"no jti":                         {&v1alpha1.RevokedTokens{JTIs: []string{"i", "j"}}, &token.Token{Subject: "j"}, false},
+		"a subject's token of before":    {&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at)}, &token.Token{Subject: "u", IssuedAt: at.Add(-time.Microsecond)}, true},
+		"a subject's token of that time": {&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at)}, &token.Token{Subject: "u", IssuedAt: at}, false},
+		"a subject's token of later":     {&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at)}, &token.Token{Subject: "u", IssuedAt: at.Add(time.Hour)}, false},
+		"a subject's token without iat":  {&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at)}, &token.Token{Subject: "u"}, true},
+		"another subject's token":        {&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at)}, &token.Token{Subject: "U"}, false},
+		"a token without a subject":      {&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at)}, &token.Token{ID: "u"}, false},
 		"a jti of a subject that is listed for earlier tokens": {
-			&v1alpha1.RevokedTokens{JTIs: []string{"j"}, SubjectsBefore: before("u", at)}, token.Token{ID: "j", Subject: "u", IssuedAt: at.Add(time.Hour)}, true,
+			&v1alpha1.RevokedTokens{JTIs: []string{"j"}, SubjectsBefore: before("u", at)}, &token.Token{ID: "j", Subject: "u", IssuedAt: at.Add(time.Hour)}, true,
 		},
 		"a subject's token, where the time is still to come": {
-			&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at.Add(time.Hour))}, token.Token{Subject: "u", IssuedAt: at}, true,
+			&v1alpha1.RevokedTokens{SubjectsBefore: before("u", at.Add(time.Hour))}, &token.Token{Subject: "u", IssuedAt: at}, true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := mustCompile(t, v1alpha1.AccessPolicySpec{RevokedTokens: tc.spec})
-			if got := p.Revokes(&tc.token); got != tc.want {
+			if got := p.Revokes(tc.token); got != tc.want {
 				t.Errorf("got %t, want %t", got, tc.want)
 			}
 		})

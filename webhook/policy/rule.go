@@ -175,7 +175,7 @@ func isOneOf(all []string, one string) bool {
 // Evaluate says whether a token with these claims meets the rule: nil, or a
 // denial. Claims are nil when there is no token. An Anonymous rule lets
 // everyone pass, a Denied one nobody.
-func (r *Rule) Evaluate(claims token.Claims, req *Request) error {
+func (r *Rule) Evaluate(claims *token.Claims, req *Request) error {
 	switch r.access {
 	case v1alpha1.AccessAnonymous:
 		return nil

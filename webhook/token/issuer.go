@@ -12,14 +12,14 @@ func ClaimedIssuer(raw string) string {
 	}
 	_, rest, _ := strings.Cut(raw, ".")
 	payload, _, _ := strings.Cut(rest, ".")
-	text, err := strict.DecodeString(payload)
+	text, err := decodeSegment(payload)
 	if err != nil {
 		return ""
 	}
-	claims, err := decodeObject(string(text), maxClaimValues)
+	claims, err := DecodeClaims(text)
 	if err != nil {
 		return ""
 	}
-	iss, _ := claims["iss"].(string)
-	return iss
+	iss, _ := claims.Member("iss")
+	return iss.Text()
 }

@@ -2,8 +2,10 @@ package token
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,8 +30,6 @@ type Token struct {
 	Claims Claims
 	// Issuer, Subject and ID are iss, sub and jti; empty when absent.
 	Issuer, Subject, ID string
-	// Audience is aud, of which a single one may be given as a string.
-	Audience []string
 	// Expiry is exp.
 	Expiry time.Time
 	// NotBefore and IssuedAt are nbf and iat; zero when absent.
@@ -97,11 +97,15 @@ func ParseTraced(raw string, lookup func(kid string) (*keyset.Key, error), steps
 	if err != nil {
 		return nil, steps.Fault("form", "", err)
 	}
+	header, err := readHeader(form.header)
+	if errors.Is(err, errNotBase64) {
+		return nil, steps.Fault("form", "", err)
+	}
 	steps.Yes("form", "", "three segments of strict base64url")
-	kid, alg, accessToken, err := checkHeader(form.header)
 	if err != nil {
 		return nil, steps.Fault("header", "", err)
 	}
+	kid, alg := header.kid, header.alg
 	if steps.On() {
 		steps.Yes("header", "", "alg "+Quote(alg)+", kid "+Quote(kid))
 	}
@@ -124,20 +128,18 @@ func ParseTraced(raw string, lookup func(kid string) (*keyset.Key, error), steps
 		return nil, steps.Fault("signature", "", ErrBadSignature)
 	}
 	steps.Yes("signature", "", "the key signed this")
-	claims, err := decodeObject(form.payload, maxClaimValues)
-	if err != nil {
+	t := &Token{Key: key, WithoutKeyID: kid == "", AccessToken: header.accessToken}
+	if err := t.Claims.decode(form.payload, maxClaimValues); err != nil {
 		return nil, steps.Fault("claims", "", fmt.Errorf("%w: claims: %w", ErrMalformed, err))
 	}
-	t, err := read(key, claims)
-	if err != nil {
+	if err := t.read(); err != nil {
 		return nil, steps.Fault("claims", "", err)
 	}
 	steps.Yes("claims", "", "registered ones have the right types")
-	t.WithoutKeyID, t.AccessToken = kid == "", accessToken
 	return t, nil
 }
 
-// form is a token in its parts, decoded.
+// form is a token in its parts, of which the header is not decoded.
 type form struct {
 	header, payload string
 	signature       []byte
@@ -160,112 +162,76 @@ func split(raw string) (form, error) {
 	if strings.IndexByte(raw, '\n') >= 0 || strings.IndexByte(raw, '\r') >= 0 {
 		return form{}, fmt.Errorf("%w: a line break", ErrMalformed)
 	}
-	signed := raw[:len(header)+1+len(payload)]
-	// One buffer and one string for all three cost half of a pair each.
-	in, out := []byte(raw), make([]byte, 0, len(raw))
-	var ends [3]int
-	for i, segment := range [3][]byte{in[:len(header)], in[len(header)+1 : len(signed)], in[len(signed)+1:]} {
-		var err error
-		if out, err = strict.AppendDecode(out, segment); err != nil {
-			return form{}, fmt.Errorf("%w: segment %d is not base64url", ErrMalformed, i+1)
-		}
-		ends[i] = len(out)
+	f := form{header: header, signed: raw[:len(header)+1+len(payload)]}
+	var err error
+	if f.payload, err = decodeSegment(payload); err != nil {
+		return form{}, err
 	}
-	text := string(out[:ends[1]])
-	return form{header: text[:ends[0]], payload: text[ends[0]:], signature: out[ends[1]:], signed: signed}, nil
+	if f.signature, err = strict.DecodeString(signature); err != nil {
+		return form{}, errNotBase64
+	}
+	return f, nil
 }
 
 // strict refuses padding, and set bits after the last byte.
 var strict = base64.RawURLEncoding.Strict()
 
-// refusedHeaders would have to be understood (crit, zip, b64), make the token
-// something else (cty, enc) or bring a key of the sender's own (jwk, jku, x5u,
-// x5c). The certificate thumbprints x5t and x5t#S256 are not among them: they
-// are no key and lead to none, kid alone decides, and large issuers send them.
-var refusedHeaders = [...]string{"crit", "zip", "b64", "cty", "enc", "jwk", "jku", "x5u", "x5c"}
+var errNotBase64 = fmt.Errorf("%w: a segment is not base64url", ErrMalformed)
 
-// checkHeader gives kid, which is empty when there is none, alg, and whether
-// typ is that of access tokens.
-func checkHeader(text string) (kid, alg string, accessToken bool, err error) {
-	header, err := decodeObject(text, maxHeaderValues)
-	if err != nil {
-		return "", "", false, fmt.Errorf("%w: header: %w", ErrMalformed, err)
-	}
-	for _, name := range refusedHeaders {
-		if _, there := header[name]; there {
-			return "", "", false, fmt.Errorf("%w: %s", ErrUnsupportedHeader, name)
+// decodeSegment gives the text in a segment. It is decoded by parts, into the
+// one place where it stays.
+func decodeSegment(segment string) (string, error) {
+	const most = 512 // a multiple of four characters, which are three bytes
+	var text strings.Builder
+	text.Grow(strict.DecodedLen(len(segment)))
+	var decoded [most / 4 * 3]byte
+	for segment != "" {
+		part := segment[:min(most, len(segment))]
+		n, err := strict.Decode(decoded[:], []byte(part))
+		if err != nil {
+			return "", errNotBase64
 		}
+		text.Write(decoded[:n])
+		segment = segment[len(part):]
 	}
-	if typ, there := header["typ"]; there {
-		text, ok := typ.(string)
-		if !ok {
-			return "", "", false, fmt.Errorf("%w: typ is not a string", ErrWrongType)
-		}
-		accessToken = isType(text, "at+jwt")
-		if !accessToken && !isType(text, "JWT") {
-			return "", "", false, fmt.Errorf("%w: typ %s", ErrWrongType, Quote(text))
-		}
-	}
-	alg, ok := header["alg"].(string)
-	if !ok {
-		return "", "", false, fmt.Errorf("%w: header: alg is not a string", ErrMalformed)
-	}
-	if id, there := header["kid"]; there {
-		if kid, ok = id.(string); !ok || kid == "" { // it would pass for none
-			return "", "", false, fmt.Errorf("%w: header: kid is not a string with something in it", ErrMalformed)
-		}
-	}
-	return kid, alg, accessToken, nil
-}
-
-// isType compares media types as RFC 7515 section 4.1.9 says: without regard
-// to case, "application/" may be left out.
-func isType(typ, want string) bool {
-	const prefix = "application/"
-	if len(typ) > len(prefix) && strings.EqualFold(typ[:len(prefix)], prefix) {
-		typ = typ[len(prefix):]
-	}
-	return strings.EqualFold(typ, want)
+	return text.String(), nil
 }
 
 // read takes the registered claims out of verified ones. Names are compared
 // exactly: EXP is a claim like any other.
-func read(key *keyset.Key, claims Claims) (*Token, error) {
-	t := &Token{Key: key, Claims: claims}
+func (t *Token) read() error {
 	for _, c := range [...]struct {
 		name string
 		into *string
 	}{{"iss", &t.Issuer}, {"sub", &t.Subject}, {"jti", &t.ID}} {
-		if v, there := claims[c.name]; there {
-			text, ok := v.(string)
-			if !ok {
-				return nil, fmt.Errorf("%w: %s is not a string", ErrBadClaim, c.name)
+		if v, there := t.Claims.Member(c.name); there {
+			if v.Kind() != Text {
+				return fmt.Errorf("%w: %s is not a string", ErrBadClaim, c.name)
 			}
-			*c.into = text
+			*c.into = v.Text()
 		}
 	}
 	for _, c := range [...]struct {
 		name string
 		into *time.Time
 	}{{"exp", &t.Expiry}, {"nbf", &t.NotBefore}, {"iat", &t.IssuedAt}} {
-		if v, there := claims[c.name]; there {
+		if v, there := t.Claims.Member(c.name); there {
 			at, ok := numericDate(v)
 			if !ok {
-				return nil, fmt.Errorf("%w: %s is not a number of seconds between the years 1970 and 9999", ErrBadClaim, c.name)
+				return fmt.Errorf("%w: %s is not a number of seconds between the years 1970 and 9999", ErrBadClaim, c.name)
 			}
 			*c.into = at
 		}
 	}
 	if t.Expiry.IsZero() {
-		return nil, fmt.Errorf("%w: exp", ErrMissingClaim)
+		return fmt.Errorf("%w: exp", ErrMissingClaim)
 	}
-	if v, there := claims["aud"]; there {
-		var ok bool
-		if t.Audience, ok = audience(v); !ok {
-			return nil, fmt.Errorf("%w: aud is neither a string nor an array of strings", ErrBadClaim)
+	if aud, there := t.Claims.Member("aud"); there {
+		if !isAudience(aud) {
+			return fmt.Errorf("%w: aud is neither a string nor an array of strings", ErrBadClaim)
 		}
 	}
-	return t, nil
+	return nil
 }
 
 // lastDate is the last second of the year 9999: far enough from where a time
@@ -274,11 +240,13 @@ const lastDate = 253402300799
 
 // numericDate reads a NumericDate (RFC 7519 section 2), a fraction of a second
 // to the nearest microsecond.
-func numericDate(v any) (time.Time, bool) {
-	switch n := v.(type) {
-	case int64:
+func numericDate(v Value) (time.Time, bool) {
+	switch v.Kind() {
+	case Integer:
+		n := v.Integer()
 		return time.Unix(n, 0), 0 <= n && n <= lastDate
-	case float64:
+	case Float:
+		n := v.Float()
 		if !(0 <= n && n <= lastDate) {
 			return time.Time{}, false
 		}
@@ -288,22 +256,17 @@ func numericDate(v any) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-func audience(v any) ([]string, bool) {
-	switch v := v.(type) {
-	case string:
-		return []string{v}, true
-	case []any:
-		out := make([]string, len(v))
-		for i, e := range v {
-			text, ok := e.(string)
-			if !ok {
-				return nil, false
-			}
-			out[i] = text
-		}
-		return out, true
+// isAudience says whether a value is a text or a list of texts.
+func isAudience(v Value) bool {
+	if v.Kind() == Text {
+		return true
 	}
-	return nil, false
+	for one := range v.Elements() {
+		if one.Kind() != Text {
+			return false
+		}
+	}
+	return v.Kind() == Array
 }
 
 // Validate checks what depends on the time and on who asks: that the key is
@@ -345,7 +308,7 @@ func (t *Token) Validate(expected Expected, now time.Time) error {
 		steps.Yes("iss", "", "is the key's")
 	}
 	if len(expected.Audiences) > 0 {
-		if !intersect(expected.Audiences, t.Audience) {
+		if !t.isFor(expected.Audiences) {
 			return steps.Fault("aud", "", ErrWrongAudience)
 		}
 		steps.Yes("aud", "", "names one that is expected")
@@ -374,12 +337,16 @@ func (t *Token) Validate(expected Expected, now time.Time) error {
 	return nil
 }
 
-func intersect(a, b []string) bool {
-	for _, x := range a {
-		for _, y := range b {
-			if x == y {
-				return true
-			}
+// isFor says whether aud, which may be given as a single text, names one of
+// the audiences.
+func (t *Token) isFor(audiences []string) bool {
+	aud, _ := t.Claims.Member("aud")
+	if aud.Kind() == Text {
+		return slices.Contains(audiences, aud.Text())
+	}
+	for one := range aud.Elements() {
+		if slices.Contains(audiences, one.Text()) {
+			return true
 		}
 	}
 	return false
