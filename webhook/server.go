@@ -93,6 +93,8 @@ func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger) 
 		defer func() { _ = at.keysets.Close() }()
 	}
 
+	defer keepHeap()()
+
 	// What is behind the answers goes on until the last one is given.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
