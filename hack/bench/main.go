@@ -184,9 +184,7 @@ func (b *bench) prepare(ctx context.Context, c measured) (result, error) {
 		// Until its cache is full the gate's heap grows, and each new page
 		// costs: one time only, so it is not what is measured. Tokens of this
 		// algorithm are made fastest, and fill a cache for all.
-		filling := c
-		filling.algorithm = keyset.EdDSA
-		if _, err := b.ask(ctx, &filling, b.fill, r.servers[gate]); err != nil {
+		if err := b.fillCache(ctx, c, r.servers[gate]); err != nil {
 			return r, err
 		}
 	}
@@ -210,6 +208,22 @@ func (b *bench) measure(ctx context.Context, r *result, round int) error {
 	}
 	r.samples[first], r.samples[second] = append(r.samples[first], s[0]), append(r.samples[second], s[1])
 	return nil
+}
+
+// fillCache makes a gate remember as many tokens as it can: those that come a
+// second time.
+func (b *bench) fillCache(ctx context.Context, c measured, s *server) error {
+	c.algorithm = keyset.EdDSA
+	once, err := b.signers[c.algorithm].tokens(b.fill)
+	if err != nil {
+		return err
+	}
+	tokens := make([]string, 0, 2*len(once))
+	for _, token := range once {
+		tokens = append(tokens, token, token)
+	}
+	_, err = b.load(ctx, s, &c, tokens, len(tokens))
+	return err
 }
 
 // ask loads one server after the other, with the same tokens. Those of a fresh
