@@ -24,9 +24,9 @@ import (
 	"github.com/keywright/keywright/hack/e2e/stack"
 )
 
-// asking starts a controller that asks gates, and the monitor. env and args are
-// more than what every controller has.
-func (l *live) asking(env, args []string, gates ...*stack.Gate) {
+// asking starts a controller that asks gates, and the monitor. args are more
+// than what every controller has.
+func (l *live) asking(args []string, gates ...*stack.Gate) {
 	l.t.Helper()
 	l.monitor = startMonitor(l.ctx, l.t, l.ns)
 	addresses := make([]string, 0, len(gates))
@@ -34,7 +34,7 @@ func (l *live) asking(env, args []string, gates ...*stack.Gate) {
 		addresses = append(addresses, g.Keysets)
 	}
 	args = append([]string{"--leader-elect=false", "--watch-namespaces", l.ns, "--gates", strings.Join(addresses, ",")}, args...)
-	p, err := theStack(l.t).StartControllerIn(l.ctx, env, "controller-asking-"+l.ns, args...)
+	p, err := theStack(l.t).StartController(l.ctx, "controller-asking-"+l.ns, args...)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestARotationWaitsForEveryGate(t *testing.T) {
 	t.Parallel()
 	l := newLive(t, brisk(4*time.Second))
 	second := l.startGate("gate-second")
-	l.asking(nil, nil, l.gate, second)
+	l.asking(nil, l.gate, second)
 	_, stop := startTraffic(t, l.monitor, l.gate)
 	await(t, time.Minute, "two rotations that both gates have confirmed", func() bool { return l.monitor.rotations() >= 2 })
 
@@ -127,7 +127,7 @@ func TestARotationWaitsForPublicDocuments(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.edit(func(s *v1alpha1.SigningKeySpec) { s.Propagation.Evidence.URLs = []string{document.URL + "/jwks.json"} })
-	l.asking([]string{"SSL_CERT_FILE=" + roots}, []string{"--allow-private-urls"}, l.gate)
+	l.asking([]string{"--allow-private-urls", "--fetch-ca-file", roots}, l.gate)
 	_, stop := startTraffic(t, l.monitor, l.gate)
 	await(t, time.Minute, "two rotations that the document has confirmed", func() bool { return l.monitor.rotations() >= 2 })
 
@@ -151,7 +151,7 @@ func signerStaysBehind(t *testing.T) {
 	s := brisk(time.Hour)
 	s.MaxTokenTTL = duration(8 * time.Second)
 	l := newLive(t, s)
-	l.asking(nil, nil, l.gate)
+	l.asking(nil, l.gate)
 	await(t, time.Minute, "the first key", func() bool { return l.active() != "" })
 	await(t, time.Minute, "the key that stands by", func() bool {
 		standby := l.ring().Standby()

@@ -56,12 +56,6 @@ type Gate struct {
 // StartController starts a controller and waits until it is ready. Extra
 // arguments come last, so that they count.
 func (s *Stack) StartController(ctx context.Context, name string, args ...string) (*Process, error) {
-	return s.StartControllerIn(ctx, nil, name, args...)
-}
-
-// StartControllerIn is StartController with more in the controller's
-// environment than this process has.
-func (s *Stack) StartControllerIn(ctx context.Context, env []string, name string, args ...string) (*Process, error) {
 	ports, err := FreePorts(2)
 	if err != nil {
 		return nil, err
@@ -74,7 +68,7 @@ func (s *Stack) StartControllerIn(ctx context.Context, env []string, name string
 		"controller", "--kubeconfig", kubeconfig, "--namespace", Namespace, "--min-interval", "1s",
 		"--health-listen", ports[0], "--metrics-listen", ports[1], "--log-format", "text",
 	}
-	p, err := s.Launch(name, s.binary, env, append(base, args...)...)
+	p, err := s.Launch(name, s.binary, nil, append(base, args...)...)
 	if err != nil {
 		return nil, err
 	}
