@@ -4,11 +4,16 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/keywright/keywright/webhook/authz"
+	"github.com/keywright/keywright/webhook/policy"
 )
 
 // Options of the process. Errors name the flag of the command that sets them.
@@ -64,6 +69,9 @@ type Options struct {
 	// PublicURL is where verifiers reach this process, for discovery
 	// documents.
 	PublicURL string
+	// IssuerHosts are hosts at which issuers' documents are served, with the
+	// SigningKey of each as namespace/name.
+	IssuerHosts map[string]string
 }
 
 // Validate says what is wrong with all fields.
@@ -133,7 +141,24 @@ func (o *Options) Validate() error {
 			fault("public-url", "write a URL such as https://keys.example.com, without query and fragment")
 		}
 	}
+	for _, host := range slices.Sorted(maps.Keys(o.IssuerHosts)) {
+		if normal, err := policy.NormalizeHost(host); err != nil || normal != host {
+			fault("issuer-hosts", "%q is no host: write it in lower case and without a port, such as auth.example.com", host)
+		}
+		if _, ok := authz.ParseRef(o.IssuerHosts[host]); !ok {
+			fault("issuer-hosts", "%s=%q: name its SigningKey as namespace/name", host, o.IssuerHosts[host])
+		}
+	}
 	return errors.Join(faults...)
+}
+
+// issuerHosts are valid.
+func (o *Options) issuerHosts() map[string]authz.Ref {
+	hosts := map[string]authz.Ref{}
+	for host, name := range o.IssuerHosts {
+		hosts[host], _ = authz.ParseRef(name)
+	}
+	return hosts
 }
 
 const (

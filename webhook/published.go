@@ -3,6 +3,7 @@ package webhook
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/keywright/keywright/api/keyset"
 	"github.com/keywright/keywright/webhook/authz"
 	"github.com/keywright/keywright/webhook/httpauth"
+	"github.com/keywright/keywright/webhook/policy"
 )
 
 // keysPrefix is where public keys are served.
@@ -32,6 +34,8 @@ type published struct {
 	// url is where this process is reached from outside, without a slash at
 	// its end; empty when it is not known.
 	url string
+	// hosts are those of issuers, in normal form, with the SigningKey of each.
+	hosts map[string]authz.Ref
 
 	mu sync.Mutex
 	// made are the JWK Sets that were asked for.
@@ -57,22 +61,29 @@ type discovery struct {
 }
 
 func (p *published) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	ref, document, ok := cutKeys(r.RequestURI)
+	own, host := p.issuerAt(r.Host)
+	switch {
+	case host == "" && !ok, host != "" && ok && ref != own: // at an issuer's host are its keys alone
+		refuse(w, http.StatusNotFound)
+		return
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
 		refuse(w, http.StatusMethodNotAllowed)
 		return
+	case !ok:
+		ref = own
 	}
-	ref, document, ok := cutKeys(r.RequestURI)
-	if !ok {
-		refuse(w, http.StatusNotFound)
-		return
-	}
-	known, ok := p.store.Keys(ref)
-	if !ok && !p.synced() {
+	known, there := p.store.Keys(ref)
+	if !there && !p.synced() {
 		retryLater(w)
 		return
 	}
-	if !ok || (document == discoveryPath && known.Issuer == "") {
+	base := ""
+	if there && !ok {
+		document, base = cutIssuer(r.RequestURI, host, known.Issuer)
+	}
+	if !there || document == "" || (document == discoveryPath && known.Issuer == "") {
 		refuse(w, http.StatusNotFound)
 		return
 	}
@@ -86,8 +97,43 @@ func (p *published) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case document == jwksPath:
 		p.writeJWKS(w, known, keys, now)
 	default:
-		p.writeDiscovery(w, r, known, keys, now)
+		p.writeDiscovery(w, r, base, known, keys, now)
 	}
+}
+
+// issuerAt gives the SigningKey whose issuer has a host, and the host in normal
+// form; both are empty when no issuer has it.
+func (p *published) issuerAt(raw string) (ref authz.Ref, host string) {
+	if len(p.hosts) == 0 {
+		return authz.Ref{}, ""
+	}
+	host, err := policy.NormalizeHost(raw)
+	if err != nil {
+		return authz.Ref{}, ""
+	}
+	ref, ok := p.hosts[host]
+	if !ok {
+		return authz.Ref{}, ""
+	}
+	return ref, host
+}
+
+// cutIssuer finds the document that a raw target at an issuer's host asks for:
+// what comes behind the issuer's own path, as discovery has it (OpenID Connect
+// Discovery 1.0 section 4). base is the issuer without a slash at its end. Both
+// are empty when there is none, or when the issuer is not at that host.
+func cutIssuer(target, host, issuer string) (document, base string) {
+	target, _, _ = strings.Cut(target, "?")
+	base = strings.TrimRight(issuer, "/")
+	u, err := url.Parse(base)
+	if err != nil || !authz.SameHost(u.Host, host) {
+		return "", ""
+	}
+	document, ok := strings.CutPrefix(target, u.EscapedPath()+"/")
+	if !ok || document != jwksPath && document != discoveryPath {
+		return "", ""
+	}
+	return document, base
 }
 
 // cutKeys takes a raw target /keys/{namespace}/{name}/{document} apart.
@@ -159,8 +205,13 @@ func (p *published) textOf(ref authz.Ref, keys []*keyset.Key) ([]byte, error) {
 	return text, nil
 }
 
-func (p *published) writeDiscovery(w http.ResponseWriter, r *http.Request, known *authz.Keys, keys []*keyset.Key, now time.Time) {
-	base, cacheControl := p.url, cacheFor(known, now)
+// writeDiscovery writes a discovery document. base is where the JWK Set is; empty:
+// where this process is reached.
+func (p *published) writeDiscovery(w http.ResponseWriter, r *http.Request, base string, known *authz.Keys, keys []*keyset.Key, now time.Time) {
+	cacheControl := cacheFor(known, now)
+	if base == "" && p.url != "" {
+		base = p.url + keysPrefix + known.Ref.String()
+	}
 	if base == "" {
 		// The asking side's own word for us is good enough for itself, and
 		// for nobody else: no forwarded field is read, nothing is kept.
@@ -172,7 +223,7 @@ func (p *published) writeDiscovery(w http.ResponseWriter, r *http.Request, known
 		if r.TLS != nil {
 			scheme = "https://"
 		}
-		base, cacheControl = scheme+r.Host, "no-store"
+		base, cacheControl = scheme+r.Host+keysPrefix+known.Ref.String(), "no-store"
 	}
 	var algorithms []string
 	for _, k := range keys {
@@ -184,7 +235,7 @@ func (p *published) writeDiscovery(w http.ResponseWriter, r *http.Request, known
 	w.Header().Set("Cache-Control", cacheControl)
 	writeJSON(w, "application/json", discovery{
 		Issuer:        known.Issuer,
-		JWKSURI:       base + keysPrefix + known.Ref.String() + "/" + jwksPath,
+		JWKSURI:       base + "/" + jwksPath,
 		Algorithms:    algorithms,
 		ResponseTypes: []string{"id_token"},
 		SubjectTypes:  []string{"public"},

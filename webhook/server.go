@@ -187,7 +187,7 @@ func newServer(log *slog.Logger, api *contact, callers *callers, o Options, cloc
 	}
 	s.auth = s.authHandler(
 		s.admission.http(&httpauth.Handler{Gate: s.gate, Clock: clock, Took: took, Log: s.denied, LogAllowed: logAllowed}),
-		&published{store: store, clock: clock, synced: s.feed.hasSynced, url: strings.TrimRight(o.PublicURL, "/")},
+		&published{store: store, clock: clock, synced: s.feed.hasSynced, url: strings.TrimRight(o.PublicURL, "/"), hosts: o.issuerHosts()},
 	)
 	registry := newRegistry(duration, &metrics{
 		store: store, gate: s.gate, feed: s.feed, contact: api, clock: clock,
@@ -253,11 +253,9 @@ func (s *server) authHandler(decisions, keys http.Handler) http.Handler {
 		switch {
 		case decides:
 			decisions.ServeHTTP(w, r)
-		case strings.HasPrefix(r.RequestURI, keysPrefix):
+		default:
 			r.TLS = connOf(r.Context()).tlsState()
 			keys.ServeHTTP(w, r)
-		default:
-			w.WriteHeader(http.StatusNotFound)
 		}
 	}))
 }

@@ -184,6 +184,70 @@ func TestPublishedKeys(t *testing.T) {
 			}
 		}
 	})
+	t.Run("at an issuer's host", func(t *testing.T) {
+		hosts := map[string]string{"auth.example": "shop/shop", "other.example": "shop/shop", "gone.example": "shop/gone"}
+		const discovery, jwks = "/.well-known/openid-configuration", "/jwks.json"
+		for name, tc := range map[string]struct {
+			issuer, host, target, method string
+			status                       int
+			jwksURI                      string
+		}{
+			"the discovery document":                 {host: "auth.example", target: discovery, status: 200, jwksURI: "https://auth.example/jwks.json"},
+			"the JWKS":                               {host: "auth.example", target: jwks, status: 200},
+			"in another spelling, with a query":      {host: "AUTH.example.:443", target: discovery + "?a", status: 200, jwksURI: "https://auth.example/jwks.json"},
+			"an issuer with a slash":                 {issuer: "https://auth.example/", host: "auth.example", target: discovery, status: 200, jwksURI: "https://auth.example/jwks.json"},
+			"an issuer with a path":                  {issuer: "https://auth.example/shop%20a", host: "auth.example", target: "/shop%20a" + discovery, status: 200, jwksURI: "https://auth.example/shop%20a/jwks.json"},
+			"an issuer with a path, without it":      {issuer: "https://auth.example/shop", host: "auth.example", target: discovery, status: 404},
+			"an issuer elsewhere":                    {host: "other.example", target: discovery, status: 404},
+			"an issuer that is no URL":               {issuer: "shop", host: "auth.example", target: discovery, status: 404},
+			"a SigningKey that does not exist":       {host: "gone.example", target: discovery, status: 404},
+			"its keys by their name":                 {host: "auth.example", target: "/keys/shop/shop/jwks.json", status: 200},
+			"another's keys by their name":           {host: "auth.example", target: "/keys/shop/other/jwks.json", status: 404},
+			"another document":                       {host: "auth.example", target: "/", status: 404},
+			"a change":                               {host: "auth.example", target: jwks, method: "POST", status: 405},
+			"another host":                           {host: "keys.example", target: discovery, status: 404},
+			"another host, a change":                 {host: "keys.example", target: discovery, method: "POST", status: 404},
+			"another host, another's keys by a name": {host: "keys.example", target: "/keys/shop/other/jwks.json", status: 200},
+			"a host that is none":                    {host: "auth.example,", target: discovery, status: 404},
+		} {
+			t.Run(name, func(t *testing.T) {
+				s, _ := newTestServer(t, Options{IssuerHosts: hosts}, at(start))
+				own := sk.DeepCopy()
+				if tc.issuer != "" {
+					own.Spec.Issuer = tc.issuer
+					for i := range own.Status.Keys {
+						own.Status.Keys[i].Issuer = tc.issuer
+					}
+				}
+				other := sk.DeepCopy()
+				other.Name, other.UID = "other", "other"
+				s.feed.setSigningKey(own)
+				s.feed.setSigningKey(other)
+				method := tc.method
+				if method == "" {
+					method = "GET"
+				}
+				r := httptest.NewRequest(method, tc.target, nil)
+				r.Host = tc.host
+				w := httptest.NewRecorder()
+				s.auth.ServeHTTP(w, r)
+				if w.Code != tc.status {
+					t.Fatalf("got %d, want %d", w.Code, tc.status)
+				}
+				var got struct {
+					JWKSURI string `json:"jwks_uri"`
+				}
+				if tc.status == 200 {
+					if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if got.JWKSURI != tc.jwksURI {
+					t.Errorf("jwks_uri %q, want %q", got.JWKSURI, tc.jwksURI)
+				}
+			})
+		}
+	})
 	t.Run("nothing is said not to exist before all is loaded", func(t *testing.T) {
 		s, _ := newTestServer(t, Options{}, at(start))
 		s.feed.synced = []func() bool{func() bool { return false }}
@@ -766,6 +830,8 @@ func TestOptionsNameTheFlag(t *testing.T) {
 		"--cache-size: ":         func(o *Options) { o.CacheSize = 0 },
 		"--shutdown-delay: ":     func(o *Options) { o.ShutdownDelay = -1 },
 		"--public-url: ":         func(o *Options) { o.PublicURL = "keys.example" },
+		"--issuer-hosts: ":       func(o *Options) { o.IssuerHosts = map[string]string{"Auth.example": "shop/shop"} },
+		"--issuer-hosts: auth":   func(o *Options) { o.IssuerHosts = map[string]string{"auth.example": "shop"} },
 		"--log-allowed-sample: ": func(o *Options) { o.LogAllowedSample = math.NaN() },
 	}
 	for want, change := range tests {

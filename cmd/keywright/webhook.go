@@ -62,6 +62,7 @@ func newWebhookCommand() *cobra.Command {
 	f.Float64Var(&o.LogAllowedSample, "log-allowed-sample", 0, "part of allowed requests to log, such as 0.01, from 0 (none) to 1 (all)")
 	f.DurationVar(&o.ShutdownDelay, "shutdown-delay", 5*time.Second, "how long to go on answering once not ready")
 	f.StringVar(&o.PublicURL, "public-url", "", "URL at which verifiers reach this process, for discovery documents")
+	f.StringToStringVar(&o.IssuerHosts, "issuer-hosts", nil, "hosts of issuers and their SigningKeys, such as auth.example.com=shop/shop,…: at each host the documents of that SigningKey, and of no other, are served under its issuer's URL")
 	logs.bind(cmd)
 	f.AddGoFlag(flag.CommandLine.Lookup(config.KubeconfigFlagName))
 	return cmd

@@ -114,7 +114,7 @@ var matrix = map[string]struct {
 	"all settings of the processes": {
 		set: slices.Concat(withTLS, []string{
 			"--set", "controller.minInterval=1m,controller.allowPrivateURLs=true,controller.leaderElect=false,controller.logLevel=debug,controller.logFormat=text",
-			"--set", "webhook.publicURL=https://keys.example,webhook.cacheSize=5000000,webhook.shutdownDelay=5s,webhook.tls.minVersion=1.2,webhook.logLevel=warn",
+			"--set", "webhook.publicURL=https://keys.example,webhook.issuerHosts.auth\\.example=shop/shop,webhook.issuerHosts.login\\.example=shop/login,webhook.cacheSize=5000000,webhook.shutdownDelay=5s,webhook.tls.minVersion=1.2,webhook.logLevel=warn",
 			"--set", "controller.extraArgs={--one=1,--two}", "--set", "webhook.extraArgs={--three}",
 			"--set", "controller.extraEnv[0].name=GOMEMLIMIT,controller.extraEnv[0].value=100MiB",
 			"--set", "webhook.podLabels.team=edge,webhook.podAnnotations.note=hello,webhook.priorityClassName=system-cluster-critical",
@@ -136,7 +136,7 @@ var matrix = map[string]struct {
 			if diff := cmp.Diff([]string{
 				"webhook", "--namespace=$(POD_NAMESPACE)", "--listen=:8443", "--admin-listen=:8081", "--keysets-listen=:8082",
 				"--tls-cert-file=/etc/keywright/tls/tls.crt", "--tls-key-file=/etc/keywright/tls/tls.key", "--tls-min-version=1.2",
-				"--public-url=https://keys.example", "--cache-size=5000000", "--shutdown-delay=5s", "--log-level=warn", "--log-format=json", "--three",
+				"--public-url=https://keys.example", "--issuer-hosts=auth.example=shop/shop", "--issuer-hosts=login.example=shop/login", "--cache-size=5000000", "--shutdown-delay=5s", "--log-level=warn", "--log-format=json", "--three",
 			}, gate.Spec.Containers[0].Args); diff != "" {
 				t.Errorf("the gate's arguments (-want +got):\n%s", diff)
 			}
