@@ -145,23 +145,36 @@ func (r *AccessPolicyReconciler) beyond(ctx context.Context, ap *v1alpha1.Access
 	if err := r.Client.List(ctx, list, client.InNamespace(ap.Namespace), client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing AccessPolicies of namespace %s: %w", ap.Namespace, err)
 	}
-	named := policy.Named{}
-	for i := range list.Items {
-		for _, issuer := range list.Items[i].Spec.Issuers {
-			if origin, ok := policy.OriginOf(&issuer); ok {
-				named.Add(origin, list.Items[i].Name)
-			}
-		}
+	named := namedIn(list.Items)
+	if len(named.Beyond()) > 0 { // gates do not know the issuers of a policy that does not compile
+		named = namedIn(slices.DeleteFunc(slices.Clone(list.Items), func(one v1alpha1.AccessPolicy) bool {
+			_, err := policy.Compile(one.Namespace, one.Name, &one.Spec)
+			return err != nil
+		}))
 	}
 	unfetched := named.Beyond()
 	var out []string
 	for i, issuer := range ap.Spec.Issuers {
 		if origin, ok := policy.OriginOf(&issuer); ok && slices.Contains(unfetched, origin) {
-			out = append(out, fmt.Sprintf("spec.issuers[%d]: its keys are not fetched and its tokens are denied: "+
-				"the policies of this namespace name %d issuers by oidc and jwks, and those count of the first %d, in the order of the policies' names", i, len(named), policy.MaxOrigins))
+			out = append(out, fmt.Sprintf("spec.issuers[%d]: the keys of %s are not fetched and its tokens are denied: "+
+				"the policies of this namespace name %d issuers by oidc and jwks, and those count of the first %d, in the order of the policies' names; "+
+				"name fewer, or move policies to another namespace", i, origin.URL, len(named), policy.MaxOrigins))
 		}
 	}
 	return out, nil
+}
+
+// namedIn says which issuers of others policies of one namespace name.
+func namedIn(policies []v1alpha1.AccessPolicy) policy.Named {
+	named := policy.Named{}
+	for i := range policies {
+		for _, issuer := range policies[i].Spec.Issuers {
+			if origin, ok := policy.OriginOf(&issuer); ok {
+				named.Add(origin, policies[i].Name)
+			}
+		}
+	}
+	return named
 }
 
 // namesOthers says whether a policy names issuers of others.

@@ -263,9 +263,14 @@ func TestAccessPolicyOfANamespaceWithTooManyIssuers(t *testing.T) {
 		others []*v1alpha1.AccessPolicy
 		want   string
 	}{
-		"as many as may be":        {others: []*v1alpha1.AccessPolicy{naming("aa", 2, policy.MaxOrigins)}, want: "True Resolved True InForce 1"},
-		"more, of earlier names":   {others: []*v1alpha1.AccessPolicy{naming("aa", 2, policy.MaxOrigins+1)}, want: "False TooManyIssuers False TooManyIssuers 1"},
-		"more, of later names":     {others: []*v1alpha1.AccessPolicy{naming("zz", 2, policy.MaxOrigins+1)}, want: "True Resolved True InForce 1"},
+		"as many as may be":      {others: []*v1alpha1.AccessPolicy{naming("aa", 2, policy.MaxOrigins)}, want: "True Resolved True InForce 1"},
+		"more, of earlier names": {others: []*v1alpha1.AccessPolicy{naming("aa", 2, policy.MaxOrigins+1)}, want: "False TooManyIssuers False TooManyIssuers 1"},
+		"more, of later names":   {others: []*v1alpha1.AccessPolicy{naming("zz", 2, policy.MaxOrigins+1)}, want: "True Resolved True InForce 1"},
+		"more, in a policy that does not compile": {others: []*v1alpha1.AccessPolicy{func() *v1alpha1.AccessPolicy {
+			ap := naming("aa", 2, policy.MaxOrigins+1)
+			ap.Spec.Rules[0].Name = ""
+			return ap
+		}()}, want: "True Resolved True InForce 1"},
 		"more that are named once": {others: []*v1alpha1.AccessPolicy{naming("aa", 0, policy.MaxOrigins), naming("bb", 0, policy.MaxOrigins)}, want: "True Resolved True InForce 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -280,7 +285,7 @@ func TestAccessPolicyOfANamespaceWithTooManyIssuers(t *testing.T) {
 			if text := fmt.Sprint(resolved.Status, " ", resolved.Reason, " ", ready.Status, " ", ready.Reason, " ", got.Status.Rules); text != tc.want {
 				t.Errorf("got %s, want %s", text, tc.want)
 			}
-			if resolved.Status == metav1.ConditionFalse && !strings.HasPrefix(ready.Message, "spec.issuers[1]: its keys are not fetched") {
+			if resolved.Status == metav1.ConditionFalse && !strings.HasPrefix(ready.Message, "spec.issuers[1]: the keys of https://i.example/01 are not fetched") {
 				t.Errorf("message: %s", ready.Message)
 			}
 		})

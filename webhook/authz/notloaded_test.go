@@ -30,7 +30,9 @@ func TestAnIssuerThatIsNotLoadedDeniesItsOwnTokensAlone(t *testing.T) {
 		// reasons while it is not loaded, and with its keys.
 		before, loaded string
 	}{
-		"a token of the SigningKey":               {header: bearer(s.mint(t, nil))},
+		"a token of the SigningKey": {header: bearer(s.mint(t, nil))},
+		// Its key names no issuer, and the other issuer has its key ID: while that
+		// one's keys are away nothing says which of them is meant.
 		"a token of the SigningKey with that iss": {header: bearer(s.mint(t, iss)), loaded: "bad_signature"},
 		"an anonymous rule":                       {target: "/healthz"},
 		"no token":                                {before: "no_credentials", loaded: "no_credentials"},

@@ -65,7 +65,9 @@ func metered(bound map[string]*functions.Overload) interpreter.InterpretableDeco
 		case interpreter.InterpretableAttribute:
 			return &attribute{n}, nil
 		case interpreter.InterpretableConstructor:
-			if isConstant(n.InitVals()) {
+			// A map is made each time: to go through a constant one is not
+			// paid for.
+			if isConstant(n.InitVals()) && n.Type() != types.MapType {
 				return node, nil // CEL makes it a constant
 			}
 			return &step{n, uint64(len(n.InitVals()))}, nil
@@ -106,10 +108,19 @@ type attribute struct {
 	interpreter.InterpretableAttribute
 }
 
-// Exec implements interpreter.InterpretableV2.
+// Exec implements interpreter.InterpretableV2. A map's keys are all copied
+// before the first step of a loop over it.
 func (a *attribute) Exec(frame *interpreter.ExecutionFrame) ref.Val {
-	meterOf(frame).pay(1)
-	return a.InterpretableAttribute.Exec(frame)
+	m := meterOf(frame)
+	m.pay(1)
+	value := a.InterpretableAttribute.Exec(frame)
+	if _, within := a.InterpretableAttribute.(*attribute); within {
+		return value // it is paid for
+	}
+	if all, ok := value.(traits.Mapper); ok {
+		m.pay(size(all))
+	}
+	return value
 }
 
 // Eval implements interpreter.Interpretable.
@@ -144,7 +155,45 @@ func meteredCall(n interpreter.InterpretableCall, bound map[string]*functions.Ov
 	if impl == nil || impl.NonStrict {
 		return nil, fmt.Errorf("no one knows what %s costs", name)
 	}
+	switch name {
+	case operators.Add:
+		flat := *impl
+		flat.Binary = addFlat(impl.Binary)
+		impl = &flat
+	case operators.In, operators.OldIn:
+		return opaque{&call{n, n.Args(), impl, p}}, nil
+	}
 	return &call{n, n.Args(), impl, p}, nil
+}
+
+// opaque hides that a step is a call: CEL would put one in its place that does
+// not pay.
+type opaque struct{ interpreter.InterpretableV2 }
+
+// addFlat makes one list of two. CEL makes a chain, and goes through all of it
+// for each element that is asked for.
+func addFlat(add functions.BinaryOp) functions.BinaryOp {
+	return func(a, b ref.Val) ref.Val {
+		left, isList := a.(traits.Lister)
+		right, areLists := b.(traits.Lister)
+		if !isList || !areLists || accumulates(a) {
+			return add(a, b)
+		}
+		both := make([]ref.Val, 0, size(a)+size(b))
+		for _, list := range [...]traits.Lister{left, right} {
+			for it := list.Iterator(); it.HasNext() == types.True; {
+				both = append(both, it.Next())
+			}
+		}
+		return types.NewRefValList(types.DefaultTypeAdapter, both)
+	}
+}
+
+// accumulates says whether a value is the list that map and filter add to, one
+// by one.
+func accumulates(v ref.Val) bool {
+	_, ok := v.(traits.MutableLister)
+	return ok
 }
 
 // Exec implements interpreter.InterpretableV2.
@@ -175,8 +224,7 @@ func (c *call) Exec(frame *interpreter.ExecutionFrame) ref.Val {
 // Eval implements interpreter.Interpretable.
 func (c *call) Eval(vars interpreter.Activation) ref.Val { return c.Exec(interpreter.AsFrame(vars)) }
 
-// patternMatch is a call of matches. It hides that it is a call: CEL would put one in
-// its place that does not pay.
+// patternMatch is a call of matches, and opaque.
 type patternMatch struct {
 	id      int64
 	text    interpreter.InterpretableV2
@@ -205,17 +253,40 @@ func newMatch(n interpreter.InterpretableCall) (interpreter.InterpretableV2, err
 	return &patternMatch{n.ID(), args[0], compiled, steps}, nil
 }
 
-// programSteps says how many steps the program has that a pattern becomes.
+// programSteps says how many steps the program has that a pattern becomes, or
+// at least has where these are too many.
 func programSteps(pattern string) (uint64, error) {
 	parsed, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
 		return 0, err
+	}
+	if least := leastSteps(parsed); least > maxPatternSteps {
+		return least, nil // it is not made
 	}
 	program, err := syntax.Compile(parsed.Simplify())
 	if err != nil {
 		return 0, err
 	}
 	return uint64(len(program.Inst)), nil
+}
+
+// leastSteps is how many steps come of what takes characters, repetitions
+// written out.
+func leastSteps(re *syntax.Regexp) uint64 {
+	var n uint64
+	switch re.Op {
+	case syntax.OpLiteral:
+		n = uint64(len(re.Rune))
+	case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		n = 1
+	}
+	for _, part := range re.Sub {
+		n += leastSteps(part)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= uint64(max(re.Min, re.Max)) //nolint:gosec // the parser lets through 1000 at most; Min is not negative
+	}
+	return n
 }
 
 // ID implements interpreter.InterpretableV2.
@@ -260,7 +331,7 @@ var prices = map[string]price{
 	operators.Equals: lesser, operators.NotEquals: lesser,
 	operators.Less: lesser, operators.LessEquals: lesser, operators.Greater: lesser, operators.GreaterEquals: lesser,
 	operators.In: membership, operators.OldIn: membership, "in": membership,
-	operators.Add: texts,
+	operators.Add: sum,
 
 	"bool": texts, "bytes": texts, "double": texts, "duration": texts, "int": texts, "string": texts, "timestamp": texts, "uint": texts,
 	"size": texts, "charAt": characters, "lowerAscii": characters, "upperAscii": characters, "trim": texts, "substring": characters,
@@ -343,13 +414,23 @@ func texts(args []ref.Val, _ uint64) uint64 {
 	return textCost(n)
 }
 
-// lesser is for two values that are compared as far as the smaller one goes.
-func lesser(args []ref.Val, most uint64) uint64 {
-	n := weigh(args[0], most)
-	if n <= 1 {
-		return 0
+// sum of two texts or two lists.
+func sum(args []ref.Val, most uint64) uint64 {
+	n := texts(args, most) + size(args[1])
+	if !accumulates(args[0]) {
+		n += size(args[0])
 	}
-	return min(n, weigh(args[1], n)) - 1
+	return n
+}
+
+// lesser is for two values that are compared as far as the smaller one goes.
+// The larger one is not weighed any further either: nobody pays for that.
+func lesser(args []ref.Val, most uint64) uint64 {
+	for bound := uint64(16); ; bound *= 2 {
+		if n := min(weigh(args[0], bound), weigh(args[1], bound)); n <= bound || bound > most {
+			return n - 1
+		}
+	}
 }
 
 // whole is for all that is given.
@@ -371,14 +452,14 @@ func members(args []ref.Val, most uint64) uint64 { return size(args[0]) + charac
 func membership(args []ref.Val, most uint64) uint64 {
 	n := weigh(args[0], most)
 	if list, ok := args[1].(traits.Lister); ok {
-		n *= nonNegative(list.Size())
+		n *= max(nonNegative(list.Size()), 1)
 	}
 	return n
 }
 
 // product: each element of one list is compared with each of the other.
 func product(args []ref.Val, most uint64) uint64 {
-	return 2 * size(args[0]) * weigh(args[1], most)
+	return 2 * max(size(args[0]), 1) * weigh(args[1], most)
 }
 
 // allPairs of a list's elements are compared.
@@ -443,10 +524,11 @@ func formatted(args []ref.Val, most uint64) uint64 {
 	return n + 4*whole(args[1:], most)
 }
 
-// zoned: a time zone is read from a file.
+// zoned: a time zone is read from a file, and one that there is not is looked
+// for in several.
 func zoned(args []ref.Val, _ uint64) uint64 {
 	if len(args) > 1 {
-		return 200
+		return 2000
 	}
 	return 0
 }

@@ -6,6 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/common/types/ref"
+	"github.com/google/cel-go/common/types/traits"
+
 	"github.com/keywright/keywright/api/v1alpha1"
 	"github.com/keywright/keywright/webhook/token"
 )
@@ -38,7 +42,10 @@ func TestWhatExpressionsCost(t *testing.T) {
 		"a comparison of lists":                 {cel: "claims.l == claims.l", want: 5 + 1000},
 		"a loop":                                {cel: "claims.l.all(i, true)", want: 4004},
 		"a loop in a loop":                      {cel: "lists.range(10).all(i, lists.range(10).all(j, true))", want: 583},
-		"a member of a constant list":           {cel: "claims.s in ['a', 'b', 'c']", want: 2},
+		"a member of a constant list":           {cel: "claims.s in ['a', 'b', 'c']", want: 3 + 3},
+		"a loop over a map":                     {cel: "claims.o.all(k, true)", want: 8 + 1},
+		"a loop over a constant map":            {cel: "{'a': 1, 'b': 2}.all(k, true)", want: 12 + 1 + 2},
+		"a list of two":                         {cel: "(claims.l + claims.l).size() == 2000", want: 7 + 2000},
 		"a member of a claim":                   {cel: "!(claims.s in claims.l)", want: 1006},
 		"a short pattern":                       {cel: "claims.a6k.matches('^a+$')", want: 3 + 6001*6/4},
 		"a pattern that becomes long, once":     {cel: "claims.a100.matches('(a?){240}b') || true", want: 4 + 101*steps/4},
@@ -89,8 +96,13 @@ func TestNoExpressionBurnsMoreThanTheLimit(t *testing.T) {
 		return text
 	}
 	tens := repeat(8, "[%s].map(X, [X, X, X, X, X, X, X, X, X, X])") // 10^8 texts in a few lists
+	hundreds := repeat(3, "[%s].map(X, [X, X, X, X, X, X, X, X, X, X])[0]")
+	parameters := ""
+	for i := range 1000 {
+		parameters += fmt.Sprintf("&%x", i)
+	}
 	request := &Request{
-		Path: "/", HasPath: true, Query: "x=" + strings.Repeat("a", 8000),
+		Path: "/", HasPath: true, Query: "x=" + strings.Repeat("a", 4000) + parameters,
 		Header: map[string][]string{"X-T": {strings.Repeat("a", 8000)}},
 	}
 	for name, cel := range map[string]string{
@@ -131,6 +143,11 @@ func TestNoExpressionBurnsMoreThanTheLimit(t *testing.T) {
 		"a time zone, in a loop":              "claims.l.all(i, timestamp(0).getHours('Europe/Berlin') >= 0)",
 		"a long list, in a loop":              "claims.l.all(i, [" + strings.Repeat("i,", 500) + "i].size() > 0)",
 		"loops in loops":                      "claims.l.all(i, claims.l.all(j, claims.l.all(k, true)))",
+		"lists that are put together":         "[claims.l].map(x, x" + strings.Repeat(" + x", 150) + ").all(y, y == y)",
+		"lists that grow, one by one":         "[lists.range(90)]" + strings.Repeat(".map(x, x"+strings.Repeat(" + [1]", 150)+")", 3) + ".all(y, y == y)",
+		"a loop over a map, in a loop":        "claims.l.all(i, request.query.exists(k, true))",
+		"a search in an empty list, in loops": "[" + hundreds + "].all(x, claims.l.all(i, !(x in [x].slice(0, 0))))",
+		"a set of nothing, in loops":          "[" + hundreds + "].all(x, claims.l.all(i, sets.contains(x, x.slice(0, 0)) && !sets.contains(x.slice(0, 0), x)))",
 		"bytes and back, in a loop":           "claims.l.all(i, string(bytes(claims.a6k)) != '')",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -152,6 +169,75 @@ func TestNoExpressionBurnsMoreThanTheLimit(t *testing.T) {
 				t.Errorf("it took %d MiB", took>>20)
 			}
 		})
+	}
+}
+
+// endless is a list that says how often it was looked at.
+type endless struct {
+	traits.Lister
+	looked uint64
+}
+
+func (e *endless) Size() ref.Val             { return types.Int(1 << 40) }
+func (e *endless) Iterator() traits.Iterator { return &endlessIterator{of: e} }
+
+type endlessIterator struct {
+	traits.Iterator
+	of *endless
+}
+
+func (i *endlessIterator) HasNext() ref.Val { return types.True }
+func (i *endlessIterator) Next() ref.Val    { i.of.looked++; return types.True }
+
+// To find out what something costs is not free: what is looked at is paid for.
+func TestAPriceIsNoDearerThanWhatItSays(t *testing.T) {
+	const most = 10_000
+	short, empty := types.String("s"), types.NewDynamicList(types.DefaultTypeAdapter, []string{})
+	for name, price := range prices {
+		if price == nil {
+			continue
+		}
+		long := &endless{}
+		for _, args := range [][]ref.Val{
+			{long}, {long, short}, {short, long}, {long, empty}, {empty, long}, {long, long}, {short, short, long}, {long, short, short}, {short, empty, long},
+		} {
+			long.looked = 0
+			cost := func() (cost uint64) {
+				defer func() {
+					if recover() != nil { // it takes more arguments
+						long.looked = 0
+					}
+				}()
+				return price(args, most)
+			}()
+			if long.looked > 10*(cost+10) {
+				t.Errorf("%s of %d values costs %d, for which %d are looked at", name, len(args), cost, long.looked)
+			}
+			if long.looked > 20*most {
+				t.Errorf("%s looks at %d values, where %d are too many", name, long.looked, most)
+			}
+		}
+	}
+}
+
+// A pattern that is refused is not compiled: its parts say that it is too long.
+func TestALongPatternIsRefusedUnmade(t *testing.T) {
+	for _, pattern := range []string{
+		"(" + strings.Repeat(".", 240) + "){1000}", strings.Repeat("a{1000}", 36), strings.Repeat("[a-z]{999,}", 20),
+		"(?i)" + strings.Repeat("k{500,1000}", 20),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		problem := checkPattern(pattern)
+		runtime.ReadMemStats(&after)
+		if !strings.Contains(problem, "at least") || after.TotalAlloc-before.TotalAlloc > 1<<20 {
+			t.Errorf("%s: %q, in %d bytes", pattern, problem, after.TotalAlloc-before.TotalAlloc)
+		}
+	}
+	for pattern, want := range map[string]uint64{"a{2,5}b": 11, "(a?){240}b": 963, "a{0}": 3, "": 3} {
+		if got, err := programSteps(pattern); err != nil || got != want {
+			t.Errorf("%q: %d steps, %v, want %d", pattern, got, err, want)
+		}
 	}
 }
 

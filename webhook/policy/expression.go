@@ -161,7 +161,7 @@ func compileExpression(path *field.Path, text string, want *cel.Type, withTokens
 func checkPatterns(parsed *cel.Ast) string {
 	problem := ""
 	celast.PostOrderVisit(parsed.NativeRep().Expr(), celast.NewExprVisitor(func(e celast.Expr) {
-		if e.Kind() != celast.CallKind {
+		if e.Kind() != celast.CallKind || problem != "" {
 			return
 		}
 		call := e.AsCall()
@@ -174,7 +174,7 @@ func checkPatterns(parsed *cel.Ast) string {
 			problem = errPatternNotConstant.Error()
 			return
 		}
-		if s, ok := pattern.AsLiteral().(types.String); ok && problem == "" {
+		if s, ok := pattern.AsLiteral().(types.String); ok {
 			problem = checkPattern(string(s))
 		}
 	}))
@@ -192,7 +192,7 @@ func checkPattern(pattern string) string {
 		return err.Error()
 	}
 	if steps > maxPatternSteps {
-		return fmt.Sprintf("a pattern of matches becomes a program of %d steps: the limit is %d", steps, maxPatternSteps)
+		return fmt.Sprintf("a pattern of matches becomes a program of at least %d steps: the limit is %d", steps, maxPatternSteps)
 	}
 	return ""
 }

@@ -150,9 +150,11 @@ func (f *Fetcher) Round(ctx context.Context) (next time.Time) {
 // says when to look again unless a fetch ends before.
 func (f *Fetcher) start(ctx context.Context) (next time.Time, fetches *sync.WaitGroup) {
 	now := f.Clock()
-	origins := f.Store.Origins()
+	// What is forgotten there is forgotten here before a fetch can end: its
+	// keys are of an origin that is named no more, though it may be again.
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	origins := f.Store.Origins()
 	for origin, s := range f.sources {
 		if _, named := origins[origin]; !named {
 			f.forget(s)
@@ -169,7 +171,7 @@ func (f *Fetcher) start(ctx context.Context) (next time.Time, fetches *sync.Wait
 			s = &source{origin: origin, next: now, beyond: len(use.Namespaces) == 0}
 			f.sources[origin] = s
 			if s.beyond {
-				f.Log.Warn("keys of an issuer are not fetched: its namespace names too many", "url", origin.URL, "issuer", origin.Issuer, "most", policy.MaxOrigins)
+				f.Log.Warn("keys of an issuer are not fetched: its namespace names too many, see the condition TooManyIssuers of its AccessPolicies", "url", origin.URL, "issuer", origin.Issuer, "most", policy.MaxOrigins)
 			}
 		}
 		if s.beyond {

@@ -239,7 +239,10 @@ func floodOfKeyIDs(t *testing.T) {
 	https := httpsClient(t, l.gate)
 	app := l.app()
 	good := app.token(t, time.Now())
-	await(t, time.Minute, "the gate to know the key", func() bool { return ask(l.ctx, https, l.gate, l.ns, good) == http.StatusOK })
+	const verified = `keywright_gate_cache_lookups_total{result="verified"}`
+	await(t, time.Minute, "the gate to remember the token", func() bool {
+		return ask(l.ctx, https, l.gate, l.ns, good) == http.StatusOK && l.metric(https, verified) > 0
+	})
 	forged := app
 	const flood = 2000
 	for i := range flood {
@@ -249,7 +252,6 @@ func floodOfKeyIDs(t *testing.T) {
 		}
 	}
 	// Of the good token the signature is not checked again.
-	const verified = `keywright_gate_cache_lookups_total{result="verified"}`
 	before := l.metric(https, verified)
 	if got := ask(l.ctx, https, l.gate, l.ns, good); got != http.StatusOK {
 		t.Fatalf("the good token after the flood: %d", got)
