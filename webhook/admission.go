@@ -43,16 +43,16 @@ type proof struct {
 }
 
 // admit is asked once a request, before anything else; release follows if it
-// does not refuse. over says that the connection is one too many. The proof is
-// looked for where one is asked for.
-func (a *admission) admit(over bool, proof func() proof) *authz.Decision {
+// does not refuse. over says that the connection is one too many; what the
+// caller shows is looked for where a proof is asked for.
+func (a *admission) admit(over bool, shows func() proof) *authz.Decision {
 	if a.busy.Add(1) > a.max || over {
 		return a.refuse(authz.ReasonOverloaded, errTooMany)
 	}
 	if !a.callers.asked() {
 		return nil
 	}
-	if shown := proof(); !a.callers.known(shown.secrets, shown.state, a.clock()) {
+	if shown := shows(); !a.callers.known(shown.secrets, shown.state, a.clock()) {
 		return a.refuse(authz.ReasonCallerUnknown, fmt.Errorf("caller at %s proves neither by %s nor by a certificate who it is", shown.from, callerHeader))
 	}
 	return nil

@@ -15,7 +15,9 @@ const heapLeast = 64 << 20
 // live, as Go has it and at the most.
 const (
 	usualGrowth = 100
-	mostGrowth  = 1000
+	// What was made while the collector ran counts as live until it runs
+	// again: a heap that was full of it grows to so much more.
+	mostGrowth = 300
 	// growthStep keeps small changes of what is live from changing it.
 	growthStep = 50
 )
@@ -35,7 +37,7 @@ func keepHeap() (stop func()) {
 		if stopped.Load() {
 			return
 		}
-		if next := growthFor(liveHeap()); next != growth {
+		if next := growthFor(collected()); next != growth {
 			debug.SetGCPercent(next)
 			growth = next
 		}
@@ -50,20 +52,21 @@ func keepHeap() (stop func()) {
 	}
 }
 
-// growthFor says by how many percent a heap may grow of which so many bytes are
-// live.
-func growthFor(live uint64) int {
+// growthFor says by how many percent the heap may grow when so many bytes of it
+// are live, and the collector goes through so many bytes of stacks and globals
+// beside: Go lets it grow by the percentage of all of them.
+func growthFor(live, beside uint64) int {
 	if live == 0 {
 		return usualGrowth // not known yet
 	}
-	growth := (max(heapLeast, live) - live) * 100 / live
+	growth := (max(heapLeast, live) - live) * 100 / (live + beside)
 	growth -= growth % growthStep
 	return int(min(max(growth, usualGrowth), mostGrowth)) //nolint:gosec // at most mostGrowth
 }
 
-// liveHeap is how much the last collection found to be in use, in bytes.
-func liveHeap() uint64 {
-	sample := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	runtimemetrics.Read(sample)
-	return sample[0].Value.Uint64()
+// collected is what the last collection went through, in bytes.
+func collected() (live, beside uint64) {
+	samples := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
+	runtimemetrics.Read(samples)
+	return samples[0].Value.Uint64(), samples[1].Value.Uint64() + samples[2].Value.Uint64()
 }

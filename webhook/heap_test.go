@@ -9,18 +9,19 @@ import (
 
 func TestGrowthFor(t *testing.T) {
 	for name, tc := range map[string]struct {
-		live uint64
-		want int
+		live, beside uint64
+		want         int
 	}{
-		"not known yet":                       {0, 100},
-		"almost nothing":                      {1 << 20, 1000},
-		"a gate of few objects":               {10 << 20, 500},
-		"little changes it little":            {10<<20 + 1<<16, 500},
-		"half of what may be before it grows": {32 << 20, 100},
-		"more":                                {200 << 20, 100},
+		"not known yet":                       {0, 0, 100},
+		"almost nothing":                      {1 << 20, 1 << 20, 300},
+		"a gate of few objects":               {18 << 20, 0, 250},
+		"little changes it little":            {18<<20 + 1<<16, 0, 250},
+		"with many requests at once":          {18 << 20, 6 << 20, 150},
+		"half of what may be before it grows": {32 << 20, 0, 100},
+		"more":                                {200 << 20, 0, 100},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := growthFor(tc.live); got != tc.want {
+			if got := growthFor(tc.live, tc.beside); got != tc.want {
 				t.Errorf("got %d, want %d", got, tc.want)
 			}
 		})

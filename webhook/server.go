@@ -55,7 +55,8 @@ const (
 	maxConnectionAge = 30 * time.Minute
 	// streamWorkers is how many goroutines answer one gRPC request after the
 	// other: a new one for each grows its stack each time, which costs a tenth
-	// of an answer. When all are busy, there are more.
+	// of an answer. When all are busy, there are more. So many wait in 2 MiB,
+	// and are enough for the requests that one connection brings at once.
 	streamWorkers = 128
 	// keysetsIdleTimeout is longer than the controller keeps connections for.
 	keysetsIdleTimeout = 2 * time.Minute

@@ -53,7 +53,7 @@ func newWebhookCommand() *cobra.Command {
 	f.StringVar(&o.CallerCAFile, "caller-ca-file", "", "authorities in PEM, of one of which callers have to show a client certificate, read again when they change")
 	f.StringVar(&o.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that Keywright runs in")
 	f.StringSliceVar(&o.WatchNamespaces, "watch-namespaces", nil, "namespaces whose SigningKeys and AccessPolicies count, separated by commas; all when empty")
-	f.IntVar(&o.CacheSize, "cache-size", 100_000, "verified tokens to remember, of up to 1 KiB each; longer ones count as several")
+	f.IntVar(&o.CacheSize, "cache-size", 100_000, "verified tokens to remember, of up to 1 KiB each, once they come a second time; longer ones, and those with many claims, count as several")
 	f.DurationVar(&o.MaxStaleness, "max-staleness", 0, "how long the API server may be silent until everything is denied; 0 for ever")
 	f.IntVar(&o.MaxConcurrent, "max-concurrent", 2048, "requests to answer at once; more are denied")
 	f.IntVar(&o.MaxConnections, "max-connections", 8192, "connections of callers to have open; requests on more are denied, and on twice as many not heard")

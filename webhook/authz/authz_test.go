@@ -539,24 +539,62 @@ func TestFloodOfBadTokensLeavesGoodOnes(t *testing.T) {
 	}
 }
 
-func TestCacheIsBounded(t *testing.T) {
+// What costs nothing to make takes no good token's place before it comes again
+// either.
+func TestFloodOfBadTokensLeavesThoseThatCameOnce(t *testing.T) {
 	w, s := newShop(t)
-	padding := strings.Repeat("x", 3000)
-	ask := func(raw string) {
-		for range 2 {
-			w.check(get("/orders", bearer(raw)))
-		}
+	unknown := newSigner(t, "other")
+	var good []string
+	for i := range 50 {
+		good = append(good, s.mint(t, map[string]any{"jti": fmt.Sprint(i)}))
+		w.want(get("/orders", bearer(good[i])), "")
 	}
-	for i := range 2000 {
-		ask(s.mint(t, map[string]any{"jti": fmt.Sprint(i), "p": padding}))
+	for i := range 20_000 {
+		w.check(get("/orders", bearer(fmt.Sprintf("x%d", i))))
+		w.check(get("/orders", bearer(fmt.Sprintf("%s.x%d", good[0], i))))
 	}
-	// 1000 KiB of tokens of 4 KiB each; eviction runs beside.
-	deadline := time.Now().Add(10 * time.Second)
-	for w.gate.Stats().Tokens > 400 {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d tokens of 4 KiB are remembered, want about 250", w.gate.Stats().Tokens)
-		}
-		ask(s.mint(t, map[string]any{"p": padding}))
+	for i := range 500 {
+		w.want(get("/orders", bearer(unknown.mint(t, map[string]any{"jti": fmt.Sprint(i)}))), "unknown_key")
+	}
+	for _, raw := range good {
+		w.want(get("/orders", bearer(raw)), "")
+	}
+	before := w.gate.Stats().Hits
+	for _, raw := range good {
+		w.want(get("/orders", bearer(raw)), "")
+	}
+	// Of those that came once, few are one for another.
+	if n := w.gate.Stats().Hits - before; n < 40 {
+		t.Errorf("%d of 50 are remembered", n)
+	}
+}
+
+func TestCacheIsBounded(t *testing.T) {
+	for name, more := range map[string]map[string]any{
+		"long tokens":           {"more": strings.Repeat("x", 3000)},
+		"tokens of many claims": {"more": make([]any, 250)}, // a table of 4 KiB and more
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, s := newShop(t)
+			ask := func(i int) {
+				more["jti"] = fmt.Sprint(i)
+				raw := s.mint(t, more)
+				for range 2 {
+					w.want(get("/orders", bearer(raw)), "")
+				}
+			}
+			for i := range 2000 {
+				ask(i)
+			}
+			// 1000 KiB of tokens of 4 KiB each; eviction runs beside.
+			deadline := time.Now().Add(10 * time.Second)
+			for i := 2000; w.gate.Stats().Tokens > 400; i++ {
+				if time.Now().After(deadline) {
+					t.Fatalf("%d tokens of 4 KiB are remembered, want about 250", w.gate.Stats().Tokens)
+				}
+				ask(i)
+			}
+		})
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/keywright/keywright/webhook/token"
 )
 
-// tokenUnit is how many bytes of token count as one in the size of the cache:
-// longer ones count as several.
+// tokenUnit is how many bytes of a token, or of the table of its claims, count
+// as one in the size of the cache: larger ones count as several.
 const tokenUnit = 1 << 10
 
 // cache remembers tokens by their whole text. What it gives back was found
@@ -29,8 +29,9 @@ type cache struct {
 	// clock says when good tokens are forgotten. Whether they count is asked
 	// of a better one.
 	clock *otter.CoarseClock
-	// met are tokens that came before.
-	met *met
+	// metGood and metBad are tokens that came before: what comes easily, in
+	// any number, has a table of its own here too.
+	metGood, metBad *met
 
 	hits, badHits, misses atomic.Uint64
 }
@@ -73,12 +74,13 @@ func newCache(tokens int, now func() time.Time) *cache {
 	tokens = max(tokens, least)
 	clock := otter.NewCoarseClock(time.Second)
 	return &cache{
-		clock: clock,
-		met:   newMet(2 * tokens),
+		clock:   clock,
+		metGood: newMet(2 * tokens),
+		metBad:  newMet(2 * max(tokens/10, least)),
 		good: otter.Must(&otter.Options[string, verified]{
 			Clock:         clock,
-			MaximumWeight: uint64(tokens) * tokenUnit, //nolint:gosec // not negative
-			Weigher:       func(raw string, _ verified) uint32 { return weight(raw) },
+			MaximumWeight: uint64(tokens) * tokenUnit,                                                                     //nolint:gosec // not negative
+			Weigher:       func(raw string, v verified) uint32 { return max(weight(raw), uint32(v.Claims.TableBytes())) }, //nolint:gosec // small
 			ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, verified]) time.Duration {
 				return max(lastMoment(e.Value.Token).Sub(now()), time.Nanosecond)
 			}),
@@ -115,16 +117,24 @@ func (c *cache) lookup(e *entry, raw string) (verified, error) {
 // remember keeps the outcome of a token.Parse, except for a lookup that found
 // no key: that depends on the policy.
 func (c *cache) remember(raw string, t verified, err error, of lookedUp, now time.Time) {
-	if !c.met.again(raw) {
+	good := err == nil && now.Before(lastMoment(t.Token))
+	met := c.metBad
+	switch {
+	case good:
+		met = c.metGood
+	case err != nil && of.key == nil && of.asked:
+		return
+	}
+	if !met.again(raw) {
 		return
 	}
 	raw = strings.Clone(raw) // it may be a part of something larger
 	switch {
-	case err == nil && now.Before(lastMoment(t.Token)):
+	case good:
 		c.good.Set(raw, t)
 	case err == nil:
 		c.bad.Set(raw, failure{of: of, expired: t})
-	case of.key != nil || !of.asked:
+	default:
 		c.bad.Set(raw, failure{of: of, err: err})
 	}
 }

@@ -396,7 +396,7 @@ func TestFaultsAndRefusalsAreDenials(t *testing.T) {
 func TestRequestKeepsLinesApart(t *testing.T) {
 	question := check("GET", "/orders", map[string]string{"Authorization": "a", "authorization": "b", ":path": "/x"})
 	question.Attributes.Request.Http.HeaderMap = &corev3.HeaderMap{Headers: []*corev3.HeaderValue{
-		{Key: "authorization", RawValue: []byte("c")}, {Key: "x", Value: "d", RawValue: []byte("e")}, {Key: "X", Value: "f"},
+		{Key: "authorization", RawValue: []byte("c")}, {Key: "x", Value: "d", RawValue: []byte("e")}, {Key: "X", Value: "f"}, {Key: ":method", RawValue: []byte("GET")},
 		{Key: "x-tenant", Value: "north"}, {Key: "x_tenant", Value: "south"}, {Key: "X.Tenant", Value: "west"},
 	}}
 	got := grpcauth.Request(question).Header

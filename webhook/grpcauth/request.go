@@ -39,6 +39,9 @@ func Request(check *authv3.CheckRequest) authz.Request {
 	req.Header = make(map[string][]string, len(joined)+len(lines))
 	values := make([]string, 0, len(joined)+len(lines)) // one array for what has one line
 	add := func(name, value string) {
+		if strings.HasPrefix(name, ":") {
+			return // a pseudo-header: nothing can be asked of it by name
+		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
 		if had, ok := req.Header[name]; ok {
 			req.Header[name] = append(had, value)
@@ -57,9 +60,6 @@ func Request(check *authv3.CheckRequest) authz.Request {
 		add(line.GetKey(), line.GetValue())
 	}
 	for name, value := range joined {
-		if strings.HasPrefix(name, ":") {
-			continue // a pseudo-header: nothing can be asked of it by name
-		}
 		if !strings.EqualFold(name, "Cookie") {
 			add(name, value)
 			continue

@@ -1,7 +1,6 @@
 package grpcauth
 
 import (
-	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -39,7 +38,7 @@ func Respond(check *authv3.CheckRequest, d *authz.Decision) *authv3.CheckRespons
 		h := &d.Identity[i]
 		answer.ok.Headers[i] = set(h.Field.Lower, h.Value)
 		if i == 0 {
-			answer.ok.HeadersToRemove = slices.Clip(h.Field.Spellings) // shared by all answers: appending copies it
+			answer.ok.HeadersToRemove = h.Field.Spellings
 		} else {
 			answer.ok.HeadersToRemove = append(answer.ok.HeadersToRemove, h.Field.Spellings...)
 		}

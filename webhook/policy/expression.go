@@ -327,11 +327,25 @@ type variables struct {
 	headers map[string]string
 }
 
+// shown are the claims of a token as expressions see them. They are made once a
+// decision, and not kept with a token that is remembered.
+type shown struct {
+	claims *token.Claims
+	whole  map[string]any
+}
+
+func (s *shown) of(claims *token.Claims) map[string]any {
+	if s.claims != claims {
+		s.claims, s.whole = claims, claims.Map()
+	}
+	return s.whole
+}
+
 // ResolveName implements cel.Activation.
 func (v *variables) ResolveName(name string) (any, bool) {
 	switch name {
 	case variableClaims:
-		return v.claims.Map(), true
+		return v.req.shown.of(v.claims), true
 	case variableMethod:
 		return v.req.Method, true
 	case variableHost:

@@ -151,6 +151,7 @@ func NewField(name string) *Field {
 		}
 		f.Spellings = append(f.Spellings, string(spelling))
 	}
+	f.Spellings = slices.Clip(f.Spellings) // answers share it: appending copies it
 	return f
 }
 

@@ -166,8 +166,12 @@ func TestSpellingsOfAField(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := &Field{Name: textproto.CanonicalMIMEHeaderKey(name), Lower: strings.ToLower(name), Spellings: tc.spellings, Partly: tc.partly}
-			if diff := cmp.Diff(want, NewField(name)); diff != "" {
+			got := NewField(name)
+			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if cap(got.Spellings) != len(got.Spellings) {
+				t.Error("who appends to the spellings would write into those of others")
 			}
 		})
 	}

@@ -29,7 +29,8 @@ type Request struct {
 	// Trace, if any, records the steps of what is asked about the request.
 	Trace *trace.Trace
 
-	cost meter
+	cost  meter
+	shown shown
 }
 
 // Rule is one compiled rule of a policy. It is immutable.

@@ -4,7 +4,6 @@ import (
 	"iter"
 	"math"
 	"strings"
-	"sync/atomic"
 )
 
 // Claims are verified claims, to be read only: the members of one JSON object.
@@ -18,7 +17,6 @@ type Claims struct {
 	// values in the order of the text: the object, then what is in it, each
 	// value followed by what is in that.
 	values []value
-	whole  atomic.Pointer[map[string]any] // once Map was asked for
 }
 
 // value is one value.
@@ -31,6 +29,9 @@ type value struct {
 	// bits are an Integer's or a Float's, 1 for true, or the span of a Text.
 	bits uint64
 }
+
+// valueBytes is how large a value is.
+const valueBytes = 16
 
 // span is a part of Claims.text.
 type span struct{ from, to uint16 }
@@ -83,17 +84,14 @@ func (c *Claims) Lookup(path string) (Value, bool) {
 	}
 }
 
-// Map gives the claims as a map, made once and not to be changed: an Integer is
-// an int64 and a Float a float64; the rest is string, bool, nil, []any and
-// map[string]any.
-func (c *Claims) Map() map[string]any {
-	if whole := c.whole.Load(); whole != nil {
-		return *whole
-	}
-	whole := c.root().object()
-	c.whole.Store(&whole)
-	return whole
-}
+// Map makes a map of the claims: an Integer is an int64 and a Float a float64;
+// the rest is string, bool, nil, []any and map[string]any. It may take twenty
+// times as much memory as text.
+func (c *Claims) Map() map[string]any { return c.root().object() }
+
+// TableBytes is how much memory the table takes, which the length of the text
+// says little about.
+func (c *Claims) TableBytes() int { return cap(c.values) * valueBytes }
 
 func (c *Claims) textOf(s span) string { return c.text[s.from:s.to] }
 

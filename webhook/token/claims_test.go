@@ -62,3 +62,32 @@ func decoded(t *testing.T, text string) *token.Claims {
 	}
 	return claims
 }
+
+// Places in a text are of 16 bits, those of what is unescaped among them.
+func TestTextsHavePlaces(t *testing.T) {
+	const most = 1<<15 - 1
+	long := `{"a":"` + strings.Repeat("x", most-20) + `","b":"`
+	text := long + strings.Repeat("y", most-len(long)-4) + `\n"}`
+	claims := decoded(t, text)
+	for name, want := range map[string]string{"a": strings.Repeat("x", most-20), "b": strings.Repeat("y", most-len(long)-4) + "\n"} {
+		if v, _ := claims.Member(name); v.Text() != want {
+			t.Errorf("%s is %d bytes: %.20q…", name, len(v.Text()), v.Text())
+		}
+	}
+	escaped := `{"a":"` + strings.Repeat("x", most-10) + `\n"}`
+	if v, _ := decoded(t, escaped).Member("a"); v.Text() != strings.Repeat("x", most-10)+"\n" {
+		t.Errorf("a is %d bytes: %.20q…", len(v.Text()), v.Text())
+	}
+	if _, err := token.DecodeClaims(text + " "); err == nil {
+		t.Error("took one byte more")
+	}
+}
+
+func TestTableBytes(t *testing.T) {
+	if token.ValueBytes[0] != token.ValueBytes[1] {
+		t.Errorf("a value has %d bytes, not %d", token.ValueBytes[0], token.ValueBytes[1])
+	}
+	if got := decoded(t, `{"a":[`+strings.Repeat("{},", 999)+`{}]}`).TableBytes(); got < 16*1002 || got > 2*16*1002 {
+		t.Errorf("got %d", got)
+	}
+}

@@ -1,6 +1,12 @@
 package token
 
-import "errors"
+import (
+	"errors"
+	"reflect"
+)
+
+// ValueBytes is how large a value of Claims is, and is said to be.
+var ValueBytes = [...]uintptr{reflect.TypeFor[value]().Size(), valueBytes}
 
 // DecodeObject is the JSON decoder, as it is for claims.
 func DecodeObject(text string) (map[string]any, error) {

@@ -24,7 +24,9 @@ type header struct {
 var refusedHeaders = [...]string{"crit", "zip", "b64", "cty", "enc", "jwk", "jku", "x5u", "x5c"}
 
 // recent are headers that came lately, by their segments: the tokens that one
-// program signs with one key all have the same.
+// program signs with one key all have the same. They are of tokens that nobody
+// need have signed, and read the same whoever sends them. With less than MaxBytes
+// each, before and after they are read, all take less than 1 MiB.
 var (
 	recent     [64]atomic.Pointer[header]
 	recentSeed = maphash.MakeSeed()

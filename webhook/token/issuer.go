@@ -7,7 +7,7 @@ import "strings"
 // have signed the token and to be that issuer's. Empty when it says nothing
 // that can be read.
 func ClaimedIssuer(raw string) string {
-	if len(raw) > MaxBytes {
+	if len(raw) > MaxBytes || strings.ContainsAny(raw, "\r\n") {
 		return ""
 	}
 	_, rest, _ := strings.Cut(raw, ".")

@@ -178,8 +178,8 @@ var strict = base64.RawURLEncoding.Strict()
 
 var errNotBase64 = fmt.Errorf("%w: a segment is not base64url", ErrMalformed)
 
-// decodeSegment gives the text in a segment. It is decoded by parts, into the
-// one place where it stays.
+// decodeSegment gives the text in a segment, in which there are no line breaks.
+// It is decoded by parts, into the one place where it stays.
 func decodeSegment(segment string) (string, error) {
 	const most = 512 // a multiple of four characters, which are three bytes
 	var text strings.Builder
