@@ -38,7 +38,7 @@ const defaultMaxAge = 5 * time.Minute
 //
 // Where sk has the same UID as previous, a status that is not newer takes
 // nothing away: what it does not mention stays, and where its sequence is
-// lower what previous says of a key counts. A newer one does not cut off what
+// lower than that from which a key is known what previous says of it counts. A newer one does not cut off what
 // it has forgotten either: see loader.keep. Only Retired and Revoked, in any
 // of them, take a key out, for ever. A key whose material is another than
 // before is refused, and the known one stays.
@@ -58,7 +58,7 @@ func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte, n
 		out.NextTransition = next.Time.Time
 	}
 	out.Details = make(map[string]authz.Detail, len(sk.Status.Keys))
-	l := loader{out: out, now: now, propagation: sk.Spec.Propagation}
+	l := loader{out: out, now: now, sequence: sk.Status.Sequence, propagation: sk.Spec.Propagation}
 	l.revoked, l.remembered = map[string]bool{}, map[string]bool{}
 	l.allow(sk.Spec.AllowedNamespaces)
 	if previous != nil {
@@ -96,6 +96,7 @@ func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte, n
 			keys = append(keys, k)
 			out.Details[k.ID] = authz.Detail{
 				CreatedAt: status.CreatedAt.Time,
+				Sequence:  max(sk.Status.Sequence, l.details[k.ID].Sequence),
 				Signed:    status.State != v1alpha1.KeyPublished || l.details[k.ID].Signed,
 				LateAfter: l.lateAfter(status),
 			}
@@ -115,6 +116,7 @@ func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte, n
 type loader struct {
 	out         *authz.Keys
 	now         time.Time
+	sequence    int64
 	propagation v1alpha1.Propagation
 	secrets     map[string][]byte
 	// revoked are the IDs of all revoked keys; remembered are those among
@@ -317,7 +319,9 @@ func (l *loader) key(status *v1alpha1.KeyStatus) *keyset.Key {
 		l.problem("key %s: maxTokenTTL is missing", k.ID)
 		return known
 	}
-	if l.older && isKnown && !l.details[k.ID].EndIsOurs {
+	// A key that was first seen after a restore is known from statuses of low
+	// sequences alone, and ends as the next of those says.
+	if d := l.details[k.ID]; isKnown && l.sequence < d.Sequence && !d.EndIsOurs {
 		return known
 	}
 	if isKnown && l.details[k.ID].Signed {

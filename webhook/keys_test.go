@@ -196,6 +196,20 @@ func TestLoadKeysWhenStatusGoesBack(t *testing.T) {
 			t.Errorf("once it rises: got %s, sequence %d", ids(got), got.Sequence)
 		}
 	})
+	t.Run("a key that only older ones know ends as the next of those says", func(t *testing.T) {
+		got := webhook.LoadKeys(now, signingKey("u", 2, d, b), nil, start)
+		got = webhook.LoadKeys(got, signingKey("u", 3, verifyingUntil(d, start.Add(time.Minute)), b), nil, start)
+		if end := mustLookup(t, got, "d").VerifyUntil; !end.Equal(start.Add(time.Minute)) {
+			t.Errorf("d ends %s", end)
+		}
+		got = webhook.LoadKeys(got, signingKey("u", 2, d, b), nil, start) // late news
+		if end := mustLookup(t, got, "d").VerifyUntil; !end.Equal(start.Add(time.Minute)) {
+			t.Errorf("after an older one d ends %s", end)
+		}
+		if end := mustLookup(t, got, "b").VerifyUntil; !end.Equal(start) {
+			t.Errorf("b, which the newest knows, ends %s", end)
+		}
+	})
 	t.Run("retired in the older one counts", func(t *testing.T) {
 		if got := webhook.LoadKeys(now, signingKey("u", 4, retired(b)), nil, start); ids(got) != "c" {
 			t.Errorf("got %s", ids(got))

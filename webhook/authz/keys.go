@@ -66,6 +66,8 @@ type Asked struct {
 type Detail struct {
 	// CreatedAt is when the key was made, which revocations by time ask for.
 	CreatedAt time.Time
+	// Sequence is the largest of those statuses that said something of it.
+	Sequence int64
 	// Signed says that the key was seen Active or later: tokens of it are
 	// about.
 	Signed bool
