@@ -38,10 +38,11 @@ const defaultMaxAge = 5 * time.Minute
 //
 // Where sk has the same UID as previous, a status that is not newer takes
 // nothing away: what it does not mention stays, and where its sequence is
-// lower than that from which a key is known what previous says of it counts. A newer one does not cut off what
-// it has forgotten either: see loader.keep. Only Retired and Revoked, in any
-// of them, take a key out, for ever. A key whose material is another than
-// before is refused, and the known one stays.
+// lower than that from which a key is known what previous says of the key
+// counts. A newer one does not cut off what it has forgotten either: see
+// loader.keep. Only Retired and Revoked, in any of them, take a key out, for
+// ever. A key whose material is another than before is refused, and the known
+// one stays.
 func LoadKeys(previous *authz.Keys, sk *v1alpha1.SigningKey, hmacEntry []byte, now time.Time) *authz.Keys {
 	out := &authz.Keys{
 		Ref:       authz.Ref{Namespace: sk.Namespace, Name: sk.Name},

@@ -79,21 +79,21 @@ func newCache(tokens int, now func() time.Time) *cache {
 		metBad:  newMet(2 * max(tokens/10, least)),
 		good: otter.Must(&otter.Options[string, verified]{
 			Clock:         clock,
-			MaximumWeight: uint64(tokens) * tokenUnit,                                                                     //nolint:gosec // not negative
-			Weigher:       func(raw string, v verified) uint32 { return max(weight(raw), uint32(v.Claims.TableBytes())) }, //nolint:gosec // small
+			MaximumWeight: uint64(tokens) * tokenUnit, //nolint:gosec // not negative
+			Weigher:       func(raw string, v verified) uint32 { return weight(raw, v.Claims.TableBytes()) },
 			ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, verified]) time.Duration {
 				return max(lastMoment(e.Value.Token).Sub(now()), time.Nanosecond)
 			}),
 		}),
 		bad: otter.Must(&otter.Options[string, failure]{
 			MaximumWeight: uint64(max(tokens/10, least)) * tokenUnit, //nolint:gosec // not negative
-			Weigher:       func(raw string, _ failure) uint32 { return weight(raw) },
+			Weigher:       func(raw string, _ failure) uint32 { return weight(raw, 0) },
 		}),
 	}
 }
 
-func weight(raw string) uint32 {
-	return uint32(max(len(raw), tokenUnit)) //nolint:gosec // at most token.MaxBytes
+func weight(raw string, table int) uint32 {
+	return uint32(max(len(raw), table, tokenUnit)) //nolint:gosec // of some kilobytes at most
 }
 
 // lastMoment is when t ceases to pass, leeway included.
