@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/cel-go/common/types/traits"
@@ -217,6 +218,34 @@ func TestAPriceIsNoDearerThanWhatItSays(t *testing.T) {
 				t.Errorf("%s looks at %d values, where %d are too many", name, long.looked, most)
 			}
 		}
+	}
+}
+
+// counted is a list that says how often an element was asked for by its place.
+type counted struct {
+	traits.Lister
+	asked int
+}
+
+func (c *counted) Get(index ref.Val) ref.Val {
+	c.asked++
+	return c.Lister.Get(index)
+}
+
+// A list that is put together is no chain, of which all would be asked for each
+// element.
+func TestListsArePutTogetherOnce(t *testing.T) {
+	e, fault := compileExpression(nil, "(claims.l + claims.l + claims.l).all(y, y == 'a')", cel.BoolType, nil)
+	if fault != nil {
+		t.Fatal(fault)
+	}
+	list := &counted{Lister: types.NewDynamicList(types.DefaultTypeAdapter, []string{"a", "a"})}
+	out, _, err := e.program.Eval(map[string]any{variableClaims: map[string]any{"l": list}})
+	if err != nil || out != types.True {
+		t.Fatalf("got %v, %v", out, err)
+	}
+	if list.asked != 0 {
+		t.Errorf("a part is asked %d times", list.asked)
 	}
 }
 
